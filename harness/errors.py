@@ -1,0 +1,86 @@
+"""Every failure a user can meet, as one type each: what went wrong, where, and what to do next.
+
+The message is the product: it is printed as one line by the command line and as the cause line of a report.
+Nothing here imports anything else of the harness.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+VerdictClass = Literal["infra", "boot", "image", "test"]
+
+
+class HarnessError(Exception):
+    """Base of all errors a user can meet.
+
+    `what` says what is wrong, `where` names the file, partition or tool, `next_step` says what to do.
+    """
+
+    verdict_class: ClassVar[VerdictClass] = "infra"
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, what: str, *, where: str = "", next_step: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.next_step = next_step
+        line = f"{where}: {what}" if where else what
+        super().__init__(f"{line} ({next_step})" if next_step else line)
+
+
+class BadInput(HarnessError):
+    """A path, option or configuration file the user gave cannot be used."""
+
+
+class DamagedImage(HarnessError):
+    """An image contradicts its own format: truncated, corrupt or hostile."""
+
+    verdict_class = "image"
+
+
+class UnsupportedImage(HarnessError):
+    """An image is sound as far as we can tell, but wears a format or feature we do not read."""
+
+    verdict_class = "image"
+
+
+class MissingFile(HarnessError):
+    """A path inside an image does not exist or is not of the kind asked for; the message shows what is there."""
+
+    verdict_class = "image"
+
+
+class InvalidIgnition(HarnessError):
+    """An Ignition config breaks its specification; `where` is the file and the JSON path."""
+
+
+class MissingTool(HarnessError):
+    """A host program is not installed; the next step names its package."""
+
+
+class ToolFailed(HarnessError):
+    """A host program ran and failed; the message carries the last lines it printed."""
+
+
+class BuildFailed(HarnessError):
+    """A reference image could not be built."""
+
+
+class StoreError(HarnessError):
+    """The store cannot be used: no space, no permission, or an entry that is not what it claims."""
+
+
+class MachineFailed(HarnessError):
+    """QEMU did not start, died or does not answer: our fault or the host's, never the image's."""
+
+
+class BootFailed(HarnessError):
+    """A machine started but its guest never came up; the message carries the console line that proves it."""
+
+    verdict_class = "boot"
+
+
+class DeadlinePassed(HarnessError):
+    """Something that had to happen in time did not; the message says what was awaited and what was seen last."""
+
+    verdict_class = "boot"
