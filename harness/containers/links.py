@@ -1,0 +1,92 @@
+"""Short links of the overlay driver: `overlay/<layer>/link` holds an id, `overlay/l/<id>` points back to the layer,
+and `overlay/<layer>/lower` lists the links of all layers below, nearest first (containers/storage, drivers/overlay).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from harness.containers.folder import View
+from harness.containers.layercheck import Finding
+from harness.containers.records import MOST_LAYERS, read_bounded
+from harness.errors import DamagedImage
+
+LINK = re.compile(r"[A-Z0-9]{26}")
+MOST_LINKS = 1_000_000
+LONGEST_LOWER = 2**20  # bytes; a page of memory is what the kernel's mount options allow
+
+
+def link_findings(files: View, root: str, parents: Mapping[str, str]) -> Iterator[tuple[str, Finding]]:
+    """(layer, finding) for every link, `l` entry and `lower` that does not fit; `parents` maps layers to parents.
+
+    A link that is gone is told once: what can be known from elsewhere is not reported as wrong.
+    """
+    targets = _targets(files, root)
+    by_layer = {target.removeprefix("../").removesuffix("/diff"): link for link, target in targets.items()}
+    links: dict[str, str] = {}
+    for layer in parents:
+        if not files.exists(f"{root}/overlay/{layer}"):
+            continue  # told as a layer without content
+        path = f"overlay/{layer}/link"
+        try:
+            link = read_bounded(files, f"{root}/{path}", LONGEST_LOWER).decode("ascii", "replace")
+        except DamagedImage as cause:
+            yield layer, Finding(path, f"{cause.what}; overlay/l has {by_layer.get(layer, 'none')} for this layer")
+            link = by_layer.get(layer, "")
+        else:
+            yield from ((layer, finding) for finding in _link(path, link, layer, targets))
+        links[layer] = by_layer.get(layer, link)
+    for link in sorted(targets.keys() - set(links.values())):
+        if targets[link].removeprefix("../").removesuffix("/diff") not in parents:
+            yield "", Finding(f"overlay/l/{link}", f"points to {targets[link]!r}, which is no layer of this store")
+    for layer in links:
+        yield from ((layer, finding) for finding in _lower(files, root, layer, parents, links))
+
+
+def _link(path: str, link: str, layer: str, targets: Mapping[str, str]) -> Iterator[Finding]:
+    expected = f"../{layer}/diff"
+    if not LINK.fullmatch(link):
+        yield Finding(path, f"holds {link[:40]!r}, not the 26 characters of a link id")
+    elif link not in targets:
+        yield Finding(f"overlay/l/{link}", f"is missing: it should point to {expected!r}")
+    elif targets[link] != expected:
+        yield Finding(f"overlay/l/{link}", f"points to {targets[link]!r}, not to {expected!r}")
+
+
+def _lower(
+    files: View, root: str, layer: str, parents: Mapping[str, str], links: Mapping[str, str]
+) -> Iterator[Finding]:
+    path = f"overlay/{layer}/lower"
+    below: list[str] = []
+    parent = parents[layer]
+    while parent in parents and parent not in below and len(below) < MOST_LAYERS:
+        below.append(parent)
+        parent = parents[parent]
+    if not below:
+        if files.exists(f"{root}/{path}"):
+            yield Finding(path, "is there, but the layer has no parent")
+        return
+    try:
+        lower = read_bounded(files, f"{root}/{path}", LONGEST_LOWER).decode("ascii", "replace")
+    except DamagedImage as cause:
+        yield Finding(path, cause.what)
+        return
+    if all(links.get(step) for step in below):
+        expected = ":".join(f"l/{links[step]}" for step in below)
+        if lower != expected:
+            yield Finding(path, f"lists {lower[:200]!r}, not the layers below: {expected!r}")
+
+
+def _targets(files: View, root: str) -> dict[str, str]:
+    """Where each entry of overlay/l points; what is no symlink counts as pointing nowhere."""
+    folder = f"{root}/overlay/l"
+    if not files.exists(folder) or files.stat(folder).kind != "directory":
+        return {}
+    names = files.listdir(folder)
+    if len(names) > MOST_LINKS:
+        raise DamagedImage(f"holds more than {MOST_LINKS:,} links", where=folder)
+    places = {name: f"{folder}/{name}" for name in names}
+    return {
+        name: files.readlink(place) if files.stat(place).kind == "symlink" else "" for name, place in places.items()
+    }
