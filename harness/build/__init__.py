@@ -1,0 +1,1 @@
+"""Builds reference images from distribution packages: no loop mounts, the same bytes on every host."""
