@@ -1,0 +1,210 @@
+"""Look into an image and write down what is there. What cannot be read becomes a note, never a gap without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from harness.errors import BadInput, DamagedImage, HarnessError
+from harness.images import manifest as facts
+from harness.images.bls import read_entries
+from harness.images.files import Files, Mount, open_mount, shown
+from harness.images.layout import Layout, LayoutPartition, part_of, read_layout
+from harness.images.manifest import SECTIONS, SLOW_SECTIONS, Manifest, Section
+from harness.images.stamps import read_aleph, read_console, read_ignition_state, read_os_release, read_platforms
+from harness.images.superblock import Filesystem
+from harness.images.tree import SystemTree, find_boot, open_system
+
+if TYPE_CHECKING:
+    from harness.images.source import Image
+
+T = TypeVar("T")
+STORES = ("/var/lib/containers/storage", "/usr/lib/containers/storage")
+LARGEST_IMAGE_LIST = 64 * 2**20  # bytes
+
+
+def inspect(image: Image, only: Collection[str] | None = None) -> Manifest:
+    """The manifest of an opened image.
+
+    `only` names the sections wanted; None means all but the hashes, which read the whole image. Raises BadInput for
+    an unknown section; everything wrong with the image itself becomes a note.
+    """
+    if unknown := set(only or ()) - set(SECTIONS):
+        raise BadInput(f"no section {', '.join(sorted(unknown))}", next_step=f"sections are {', '.join(SECTIONS)}")
+    chosen = set(SECTIONS) - SLOW_SECTIONS if only is None else set(only)
+    wanted = [section for section in SECTIONS if section in chosen]
+    return _Inspection(image).manifest(wanted)
+
+
+class _Inspection:
+    """One look at one image: opens each thing once, and collects notes."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.notes: list[str] = []
+        self._layout: Layout | None = None
+
+    def manifest(self, wanted: Collection[Section]) -> Manifest:
+        image = self.image
+        file = facts.FileFacts(
+            image.path.name, image.path.stat().st_size, image.container, image.compression, image.block.size
+        )
+        makers: dict[Section, Callable[[], Any]] = {
+            "hashes": self._hashes,
+            "qcow2": self._qcow2,
+            "disk": lambda: _disk(self._known_layout()),
+            "boot": self._boot,
+            "ignition": self._ignition,
+            "system": self._system_facts,
+            "containers": lambda: list(_stored_images(self._system())),
+        }
+        found = {section: self._try(section, makers[section]) for section in SECTIONS if section in wanted}
+        return Manifest(schema=facts.SCHEMA, file=file, **found, notes=list(dict.fromkeys(self.notes)))
+
+    def _try(self, what: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except HarnessError as error:
+            self.notes.append(f"{what}: {error}")
+            return None
+
+    def _known_layout(self) -> Layout:
+        if self._layout is None:
+            self._layout = read_layout(self.image.block)
+        return self._layout
+
+    def _system(self) -> SystemTree:
+        return open_system(self._known_layout())
+
+    def _boot_files(self) -> Files:
+        """The boot filesystem, or the `/boot` of a system that has none of its own."""
+        partition = find_boot(self._known_layout())
+        if partition:
+            return Files({"/": open_mount(part_of(self.image.block, partition))})
+        system = self._system()
+        root = system.mount("/")
+        return Files({"/": Mount(root.inodes, system.stat("/boot", follow=True).inode)})
+
+    def _hashes(self) -> facts.Hashes:
+        image = self.image
+        return facts.Hashes(image.file_sha256(), image.uncompressed_sha256(), image.disk_sha256())
+
+    def _qcow2(self) -> facts.Qcow2Facts | None:
+        header = self.image.qcow2
+        if header is None:
+            return None
+        return facts.Qcow2Facts(
+            header.version,
+            header.cluster_size,
+            1 << header.refcount_order,
+            header.header_length,
+            header.compression_type,
+            None if header.backing_file is None else shown(header.backing_file),
+            header.incompatible_features,
+            header.snapshots,
+        )
+
+    def _boot(self) -> facts.BootFacts:
+        boot = self._boot_files()
+        entries = read_entries(boot)
+        console = self._try("boot", lambda: read_console(boot))
+        platforms = self._try("boot", lambda: read_platforms(boot))
+        return facts.BootFacts(
+            [
+                facts.BootEntryFacts(shown(e.path), e.title, e.version, e.linux, e.initrd, list(e.options))
+                for e in entries.entries
+            ],
+            shown(entries.default.path),
+            entries.default.linux.rpartition("/")[2].removeprefix("vmlinuz").lstrip("-"),
+            console.path if console else None,
+            list(console.commands) if console else None,
+            {
+                name: facts.PlatformFacts(list(each.kernel_arguments), list(each.grub_commands))
+                for name, each in platforms.items()
+            }
+            if platforms is not None
+            else None,
+        )
+
+    def _ignition(self) -> facts.IgnitionFacts:
+        state = read_ignition_state(self._boot_files())
+        return facts.IgnitionFacts(state.stamp, state.network_kargs, state.user_config_sha256)
+
+    def _system_facts(self) -> facts.SystemFacts:
+        system = self._system()
+        deployment = system.deployment
+        physical = Files({"/": system.mount("/sysroot" if deployment else "/")})
+        aleph = self._try("system", lambda: read_aleph(physical))
+        return facts.SystemFacts(
+            self._try("system", lambda: read_os_release(system)),
+            [shown(name) for name in self._try("system", lambda: system.listdir("/usr/lib/modules")) or ()],
+            facts.DeploymentFacts(
+                shown(deployment.stateroot), deployment.checksum, deployment.serial, deployment.boot_checksum
+            )
+            if deployment
+            else None,
+            facts.AlephFacts(
+                aleph.path, aleph.format, dict(aleph.fields), {k: shown(v) for k, v in aleph.links.items()}
+            )
+            if aleph
+            else None,
+        )
+
+
+def _disk(layout: Layout) -> facts.DiskFacts:
+    table = layout.table
+    return facts.DiskFacts(
+        table.sector_size,
+        str(table.disk_guid),
+        table.alternate_lba,
+        table.last_lba,
+        table.backup_is_at_end,
+        table.primary.problem,
+        table.backup.problem,
+        [_partition(partition) for partition in layout.partitions],
+    )
+
+
+def _partition(partition: LayoutPartition) -> facts.PartitionFacts:
+    return facts.PartitionFacts(
+        partition.number,
+        shown(partition.label),
+        str(partition.type_guid),
+        str(partition.part_guid),
+        partition.start,
+        partition.size,
+        partition.attributes,
+        partition.missing,
+        _filesystem(partition.filesystem) if partition.filesystem else None,
+    )
+
+
+def _filesystem(found: Filesystem) -> facts.FilesystemFacts:
+    details = {key: list(value) if isinstance(value, tuple) else value for key, value in found.details.items()}
+    label = None if found.label is None else shown(found.label)
+    return facts.FilesystemFacts(found.type, label, found.uuid, found.size, details)
+
+
+def _stored_images(system: SystemTree) -> Iterator[facts.StoredImage]:
+    """The container images of every store in a system; none is a legitimate answer."""
+    for store in STORES:
+        path = f"{store}/overlay-images/images.json"
+        if not system.exists(path):
+            continue
+        for entry in _image_list(system, path):
+            names = entry.get("names") or []
+            yield facts.StoredImage(store, str(entry.get("id", "")), str(entry.get("digest", "")), [*map(str, names)])
+
+
+def _image_list(system: SystemTree, path: str) -> list[dict[str, Any]]:
+    try:
+        entries = msgspec.json.decode(system.read(path, LARGEST_IMAGE_LIST))
+    except (ValueError, RecursionError) as cause:
+        raise DamagedImage(f"{path} is not JSON: {str(cause)[:120]}", where=system.name) from cause
+    if not isinstance(entries, list) or not all(
+        isinstance(e, dict) and isinstance(e.get("names") or [], list) for e in entries
+    ):
+        raise DamagedImage(f"{path} is not a list of images", where=system.name)
+    return entries
