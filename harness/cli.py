@@ -1,0 +1,93 @@
+"""The command line: `harness COMMAND`. One module a noun in harness.commands, imported when its command is used.
+
+Our typed errors become one line on standard error and their exit code; nobody meets a traceback for bad input.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from harness.errors import HarnessError
+
+# Command -> its module, the name there, and the line `harness --help` shows: help needs to import none of them.
+COMMANDS = {
+    "build": ("harness.commands.build", "build", "Build the reference image."),
+    "doctor": ("harness.commands.doctor", "doctor", "Say what this machine can do, and what it lacks."),
+    "ignition": ("harness.commands.ignition", "ignition", "Check Ignition configs."),
+    "inspect": ("harness.commands.inspect", "inspect", "Show what is inside an image, without booting it."),
+}
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and imports a command only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, name, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][2]) for name in sorted(COMMANDS)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="image-harness", message="%(prog)s %(version)s")
+def harness() -> None:
+    """Decide whether a CoreOS-style disk image may ship.
+
+    \b
+    Examples:
+      harness doctor                         can this machine do the work?
+      harness build reference -o out         build the reference image into out/
+      harness inspect out/reference.qcow2    what is inside, without booting
+      harness inspect --json image.raw.xz    the same as a JSON document
+      harness ignition validate host.ign     what Ignition would say, and where
+
+    The checks themselves are tests:
+
+    \b
+      pytest suites/rhcos -n 4                           the reference image
+      pytest suites/rhcos -n 4 --image rhcos.qcow2.gz    yours
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and exit."""
+    try:
+        code = harness.main(arguments, prog_name="harness", standalone_mode=False)
+        sys.stdout.flush()
+    except HarnessError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python must not complain either when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str) -> None:
+    """One line, whatever the message holds."""
+    line = " | ".join(part for part in message.splitlines() if part.strip())
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""`harness build`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+
+from harness.build.reference import IMAGE, Built, build_reference
+from harness.errors import BadInput
+from harness.report.html import seconds_text
+from harness.store import Store, replacing
+
+
+@click.group()
+def build() -> None:
+    """Build images."""
+
+
+@build.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write the image into.")
+@click.option("--mirror", metavar="URL", help="Debian mirror to fetch from (default: those of this host's apt).")
+@click.option("--unlocked", is_flag=True, help="Where the archive lost locked packages, resolve them anew.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+def reference(output: Path, *, mirror: str | None, unlocked: bool, as_json: bool) -> None:
+    """Build the reference image: a CoreOS-shaped disk from Debian packages, the same bytes every time.
+
+    Stages come from the store when nothing they depend on has changed. Ends with the image's path, its SHA-256 as raw
+    disk and as qcow2 file, and the time of each stage.
+    """
+    started = time.monotonic()
+    with StageDisplay(Console(stderr=True, highlight=False)) as display:
+        built = build_reference(Store.default(), mirror=mirror, unlocked=unlocked, progress=display)
+        target = hand_out(built.path, output)
+    if as_json:
+        click.echo(json.dumps(_document(built, target), indent=2))
+        return
+    if built.unlocked:
+        click.secho("unlocked: packages were resolved anew; this is not the image of the committed lock", fg="yellow")
+    click.echo(f"image         {target}")
+    click.echo(f"sha256 raw    {built.sha256_raw}")
+    click.echo(f"sha256 qcow2  {built.sha256_qcow2}")
+    click.echo(f"time          {seconds_text(time.monotonic() - started)}")
+
+
+def hand_out(image: Path, folder: Path) -> Path:
+    """Copy an image out of the store, sharing its blocks where the filesystem can. Raises BadInput."""
+    target = folder / IMAGE
+    try:
+        with replacing(target) as aside:
+            copied = subprocess.run(["/bin/cp", "--reflink=auto", "--sparse=always", image, aside], check=False)
+            if copied.returncode:
+                shutil.copyfile(image, aside)
+    except OSError as cause:
+        raise BadInput(f"cannot be written: {cause.strerror}", where=os.fspath(target)) from cause
+    return target
+
+
+class StageDisplay:
+    """Stages as they pass: a spinner for the running one on a terminal, a line each when it is done anywhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, transient=True, refresh_per_second=8)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        sys.stderr.flush()
+
+    def __call__(self, stage: str, seconds: float | None) -> None:
+        if seconds is None:
+            self._live.update(Spinner("dots", f"{stage} ..."))
+        else:
+            self._console.print(f"[green]done[/]  {stage:18} [dim]{seconds_text(seconds)}[/]")
+
+
+def _document(built: Built, target: Path) -> dict[str, object]:
+    return {
+        "schema": 1,
+        "path": os.fspath(target),
+        "sha256_raw": built.sha256_raw,
+        "sha256_qcow2": built.sha256_qcow2,
+        "unlocked": built.unlocked,
+        "ostree_commit": built.ostree_commit,
+        "seconds": dict(built.seconds),
+    }
