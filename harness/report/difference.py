@@ -1,0 +1,116 @@
+"""Where two values differ, field by field: the table `expected | found | where` of a failed comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+KEYS = ("number", "path", "name", "label", "id")  # fields by which members of two sequences are matched
+WIDEST = 60  # characters of a cell
+ROWS = 40
+MISSING, SURPLUS = "missing", "not expected"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where values differ; `where` reads like Python from the compared value on."""
+
+    where: str
+    expected: str
+    found: str
+
+
+def differences(found: object, expected: object, where: str = "") -> Iterator[Difference]:
+    """All differences in order. Dataclasses need not be of one type: the fields of `expected` are what counts."""
+    if found == expected:
+        return
+    if _is_record(found) and _is_record(expected):
+        yield from _of_records(found, expected, where)
+    elif isinstance(found, Mapping) and isinstance(expected, Mapping):
+        yield from _of_mappings(found, expected, lambda key: f"{where}[{key!r}]")
+    elif _is_list(found) and _is_list(expected):
+        yield from _of_lists(found, expected, where)
+    else:
+        yield Difference(where or "the value", shown(expected), shown(found))
+
+
+def table(found: object, expected: object) -> list[str]:
+    """A summary line, then the table; empty where nothing tells the two apart."""
+    rows = list(differences(found, expected))
+    if not rows:
+        return []
+    first = rows[0]
+    count = "1 value differs" if len(rows) == 1 else f"{len(rows)} values differ, first"
+    summary = f"{count} at {first.where}: expected {first.expected}, found {first.found}"
+    cells = [("expected", "found", "where")] + [(row.expected, row.found, row.where) for row in rows[:ROWS]]
+    widths = [max(len(row[column]) for row in cells) for column in range(2)]
+    lines = [f"{one:{widths[0]}} | {two:{widths[1]}} | {three}" for one, two, three in cells]
+    more = [f"... and {len(rows) - ROWS} more"] if len(rows) > ROWS else []
+    return [summary, lines[0], "-+-".join("-" * width for width in (*widths, 5)), *lines[1:], *more]
+
+
+def shown(value: object) -> str:
+    """A value in a cell: grouped digits, no endless text.
+
+    >>> shown(135266304), shown("boot")
+    ('135,266,304', "'boot'")
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
+        return f"{value:,}"
+    text = str(value) if type(value).__name__ in {"UUID", "PosixPath"} else repr(value)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+
+
+def _is_record(value: object) -> bool:
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
+def _of_records(found: Any, expected: Any, where: str) -> Iterator[Difference]:
+    for field in fields(expected):
+        if field.compare:
+            place = f"{where}.{field.name}"
+            if hasattr(found, field.name):
+                yield from differences(getattr(found, field.name), getattr(expected, field.name), place)
+            else:
+                yield Difference(place, shown(getattr(expected, field.name)), MISSING)
+
+
+def _of_mappings(found: Mapping[Any, Any], expected: Mapping[Any, Any], place: Any) -> Iterator[Difference]:
+    for key in expected:
+        if key in found:
+            yield from differences(found[key], expected[key], place(key))
+        else:
+            yield Difference(place(key), shown(expected[key]), MISSING)
+    for key in found:
+        if key not in expected:
+            yield Difference(place(key), SURPLUS, shown(found[key]))
+
+
+def _of_lists(found: Any, expected: Any, where: str) -> Iterator[Difference]:
+    key = _common_key(found, expected)
+    if key is None:
+        yield from _of_mappings(dict(enumerate(found)), dict(enumerate(expected)), lambda index: f"{where}[{index}]")
+        return
+    founds = {getattr(member, key): member for member in found}
+    expecteds = {getattr(member, key): member for member in expected}
+    yield from _of_mappings(founds, expecteds, lambda value: f"{where}[{key}={value!r}]")
+    if set(founds) == set(expecteds) and list(founds) != list(expecteds):
+        yield Difference(f"{where} order", shown(list(expecteds)), shown(list(founds)))
+
+
+def _common_key(found: Sequence[Any], expected: Sequence[Any]) -> str | None:
+    """A field all members have, with a value of its own in each."""
+    members = [*found, *expected]
+    if not members or not all(_is_record(member) for member in members):
+        return None
+    for key in KEYS:
+        if all(hasattr(member, key) for member in members) and all(
+            len({getattr(member, key) for member in side}) == len(side) for side in (found, expected)
+        ):
+            return key
+    return None
