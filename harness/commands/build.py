@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +17,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 
-from harness.build.reference import IMAGE, Built, build_reference
+from harness.build.packages import host_mirrors, resolve, write_lock
+from harness.build.reference import DEFINITION, IMAGE, LOCK, Built, build_reference
 from harness.errors import BadInput
 from harness.report.html import seconds_text
 from harness.store import Store, replacing
@@ -51,6 +53,20 @@ def reference(output: Path, *, mirror: str | None, unlocked: bool, as_json: bool
     click.echo(f"sha256 raw    {built.sha256_raw}")
     click.echo(f"sha256 qcow2  {built.sha256_qcow2}")
     click.echo(f"time          {seconds_text(time.monotonic() - started)}")
+
+
+@build.command()
+@click.option("--mirror", metavar="URL", help="Debian mirror to ask (default: those of this host's apt).")
+def lock(mirror: str | None) -> None:
+    """Resolve the reference image's packages anew and write its lock.
+
+    Do this where the archive has dropped locked versions, look at the change with git diff, and commit it.
+    """
+    wanted = tomllib.loads((DEFINITION / "reference.toml").read_text())["packages"]
+    with Store.default().scratch("resolve") as scratch:
+        packages = resolve(wanted, host_mirrors(mirror), scratch)
+    write_lock(DEFINITION / LOCK, packages)
+    click.echo(f"{len(packages)} packages locked in {DEFINITION / LOCK}")
 
 
 def hand_out(image: Path, folder: Path) -> Path:

@@ -65,7 +65,7 @@ def _write(disk: Path, boot: LayoutPartition, files: Mapping[str, bytes]) -> Non
         staged = disk.with_name(f"{disk.name}.{number}")
         staged.write_bytes(data)
         content.append(staged)
-        commands += [f'write "{staged}" {path}', f"sif {path} mode {MODE:#o}", f"sif {path} uid 0", f"sif {path} gid 0"]
+        commands += [f'write "{staged}" {path}', f"sif {path} mode 0{MODE:o}", f"sif {path} uid 0", f"sif {path} gid 0"]
     try:
         done = subprocess.run(
             [find_tool("debugfs"), "-w", "-f", "/dev/stdin", f"{disk}?offset={boot.start}"],

@@ -1,0 +1,97 @@
+"""What the first boot makes of the disk, and that it happens once."""
+
+import json
+
+import pytest
+
+from harness.deadline import Deadline
+
+REBOOT_TIME = 300.0
+
+
+@pytest.fixture(scope="module")
+def kernel_arguments(guest):
+    return guest.file("/proc/cmdline").content_string.split()
+
+
+@pytest.fixture(scope="module")
+def disk(guest):
+    """The table as the guest's kernel and tools see it now."""
+    return json.loads(guest.check_output("sfdisk --json $(lsblk -no PATH,TYPE | awk '$2 == \"disk\" {print $1; exit}')"))
+
+
+def uuid_of(guest, label):
+    return guest.check_output("blkid -p -s UUID -o value /dev/disk/by-label/%s", label)
+
+
+def test_first_boot_ran_ignition(kernel_arguments):
+    assert "ignition.firstboot" in kernel_arguments
+
+
+def test_ignition_left_its_result(guest):
+    result = json.loads(guest.file("/etc/.ignition-result.json").content_string)
+    assert result["userConfigProvided"] is True
+
+
+def test_first_boot_stamp_is_gone(guest):
+    assert not guest.file("/boot/ignition.firstboot").exists
+
+
+@pytest.mark.needs("disk.guid")
+def test_disk_guid_is_the_machines_own(disk, profile):
+    assert disk["partitiontable"]["id"].lower() != str(profile.disk.guid)
+
+
+def test_backup_gpt_moved_to_the_end_of_the_disk(guest):
+    said = guest.check_output("sgdisk -v $(lsblk -no PATH,TYPE | awk '$2 == \"disk\" {print $1; exit}')")
+    assert "No problems found" in said
+
+
+def test_partition_labels_survive(disk, profile):
+    found = [row["name"] for row in disk["partitiontable"]["partitions"]]
+    assert found == [row.label for row in profile.partitions]
+
+
+def test_root_partition_fills_the_disk(disk):
+    table = disk["partitiontable"]
+    last = max(table["partitions"], key=lambda row: row["start"])
+    assert last["start"] + last["size"] >= table["lastlba"] - 2048
+
+
+def test_root_filesystem_fills_its_partition(guest, disk):
+    last = max(disk["partitiontable"]["partitions"], key=lambda row: row["start"])
+    size = int(guest.check_output("df --block-size=1 --output=size /sysroot | tail -n 1"))
+    assert size > 0.9 * last["size"] * 512
+
+
+@pytest.mark.parametrize("label", ["boot", "root"])
+def test_filesystem_uuid_is_the_machines_own(guest, profile, label):
+    placeholder = next((row.uuid for row in profile.filesystems if row.partition == label), None)
+    if placeholder is None:
+        pytest.skip(f"{profile.name} promises no placeholder UUID for {label}")
+    assert uuid_of(guest, label) != placeholder
+
+
+@pytest.mark.needs("ostree")
+def test_boot_filesystem_knows_the_root_uuid(guest):
+    assert guest.file("/boot/.root_uuid").content_string.strip() == uuid_of(guest, "root")
+
+
+@pytest.mark.needs("ostree")
+def test_grub_knows_the_boot_uuid(guest):
+    assert uuid_of(guest, "boot") in guest.file("/boot/grub2/bootuuid.cfg").content_string
+
+
+def test_core_is_an_administrator(guest):
+    groups = set(guest.user("core").groups)
+    assert {"adm", "sudo", "systemd-journal", "wheel"} - groups == set()
+
+
+def test_ignition_ran_once_and_a_reboot_does_not_run_it_again(fresh_machine):
+    before = fresh_machine.run("cat /etc/.ignition-result.json /proc/sys/kernel/random/boot_id").text.splitlines()
+    fresh_machine.reboot(Deadline(REBOOT_TIME))
+    after = fresh_machine.run("cat /etc/.ignition-result.json /proc/sys/kernel/random/boot_id").text.splitlines()
+    assert before[-1] != after[-1], "the guest did not reboot"
+    assert after[:-1] == before[:-1]
+    assert "ignition.firstboot" not in fresh_machine.run("cat /proc/cmdline").text.split()
+    assert fresh_machine.run("journalctl -b -t ignition -o cat --no-pager").text.strip() in {"", "-- No entries --"}

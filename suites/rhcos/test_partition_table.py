@@ -1,0 +1,71 @@
+"""The partition table as shipped, before the first boot."""
+
+import pytest
+
+from harness.profile import backup_place, partition_rows
+
+MIB = 2**20
+
+
+def test_partitions_are_exactly_those_of_the_profile(layout, profile):
+    assert partition_rows(layout, profile.partitions) == profile.partitions
+
+
+def test_each_partition_starts_where_the_one_before_ends(layout):
+    rows = sorted(layout.partitions, key=lambda partition: partition.start)
+    gaps = {after.label: after.start - (row.start + row.size) for row, after in zip(rows, rows[1:], strict=False)}
+    assert gaps == dict.fromkeys(gaps, 0)
+
+
+def test_every_partition_lies_on_the_disk(layout):
+    beyond = {partition.label: partition.missing for partition in layout.partitions if partition.missing}
+    assert not beyond, f"partitions reach beyond the end of the disk (bytes): {beyond}; was the image truncated?"
+
+
+@pytest.mark.needs("disk.guid")
+def test_disk_guid_is_the_placeholder_until_the_first_boot(layout, profile):
+    assert layout.disk_guid == profile.disk.guid, "disk GUID is not the placeholder: was this image booted?"
+
+
+def test_sectors_are_as_large_as_promised(layout, profile):
+    assert layout.table.sector_size == profile.disk.sector_size
+
+
+def test_primary_gpt_is_sound(layout):
+    primary = layout.table.primary
+    assert primary.found, f"primary GPT: {primary.problem}"
+    assert primary.header_crc_ok, f"primary GPT: {primary.problem}"
+    assert primary.entries_crc_ok, f"primary GPT: {primary.problem}"
+
+
+def test_backup_gpt_is_sound_and_says_the_same(layout):
+    backup = layout.table.backup
+    assert not backup.problem, f"backup GPT: {backup.problem}"
+
+
+def test_backup_gpt_lies_where_the_profile_says(layout, profile):
+    assert backup_place(layout.table) == profile.disk.backup_gpt
+
+
+def test_root_ends_one_mib_before_the_backup_gpt(layout, profile):
+    """The disk is laid out at metal size, and only then enlarged for clouds."""
+    if profile.disk.backup_gpt != "before the end":
+        pytest.skip(f"{profile.name} promises the backup GPT {profile.disk.backup_gpt}")
+    last = max(layout.partitions, key=lambda partition: partition.start)
+    metal_size = (layout.table.alternate_lba + 1) * layout.table.sector_size
+    assert (metal_size - (last.start + last.size), metal_size % MIB) == (MIB, 0)
+
+
+def test_protective_mbr_covers_the_disk_as_it_was_laid_out(layout):
+    mbr = layout.table.protective_mbr
+    assert (mbr.found, mbr.start_lba, mbr.has_other_entries) == (True, 1, False)
+    assert mbr.size_lba == layout.table.alternate_lba, "protective MBR and backup GPT disagree on where the disk ends"
+
+
+def test_every_partition_has_a_guid_of_its_own(layout):
+    guids = [partition.part_guid for partition in layout.partitions]
+    assert len(set(guids)) == len(guids), f"PARTUUIDs repeat: {guids}"
+
+
+def test_virtual_disk_is_as_large_as_promised(image, profile):
+    assert image.block.size == profile.disk.virtual_size

@@ -1,0 +1,92 @@
+"""The system once it runs: state, mounts, console, and the ways to boot it."""
+
+import pytest
+
+from harness.deadline import Deadline
+from harness.machine.machine import CONSOLE_LOG, JOURNAL
+
+MENU_TIME = 120.0
+LOGIN_TIME = 300.0
+
+
+def test_no_unit_has_failed(guest):
+    failed = guest.check_output("systemctl list-units --failed --plain --no-legend").splitlines()
+    assert not failed, f"failed units: {', '.join(line.split()[0] for line in failed)}"
+
+
+def test_system_is_running(guest):
+    assert guest.run("systemctl is-system-running").stdout.strip() == "running"
+
+
+def test_console_of_the_first_boot_is_clean(snapshot):
+    assert [finding.describe() for finding in snapshot.console_findings()] == []
+
+
+def test_journal_of_the_first_boot_is_clean(snapshot):
+    assert [finding.describe() for finding in snapshot.journal_findings()] == []
+
+
+@pytest.mark.needs("ostree")
+@pytest.mark.parametrize("path", ["/usr", "/sysroot", "/boot"])
+def test_system_folders_are_read_only(guest, path):
+    done = guest.run("touch %s/.written", path)
+    assert (done.rc, "Read-only file system" in done.stderr) == (1, True), f"{path} can be written"
+
+
+@pytest.mark.needs("ostree")
+def test_etc_and_var_can_be_written(fresh_guest):
+    assert fresh_guest.run("touch /etc/.written /var/.written").rc == 0
+
+
+@pytest.mark.needs("ostree")
+def test_booted_deployment_is_the_images(guest, system):
+    assert system.deployment.checksum in guest.check_output("ostree admin status")
+
+
+@pytest.mark.needs("identity.aleph")
+def test_aleph_is_readable_below_sysroot(guest):
+    assert '"ref"' in guest.check_output("cat /sysroot/.coreos-aleph-version.json")
+
+
+def test_network_is_up(guest):
+    assert guest.check_output("ip -4 -o addr show scope global")
+
+
+def test_clock_is_right_after_a_restore(fresh_machine):
+    import time
+
+    guest_time = float(fresh_machine.run("date +%s.%N").text)
+    assert abs(guest_time - time.time()) < 2.0
+
+
+def test_two_fresh_machines_do_not_share_random_numbers(fresh_machine, snapshot, store, run_folder):
+    from harness.machine.snapshot import restored
+    from harness.report.folder import machine_folder
+
+    read = "head -c 32 /dev/urandom | base64 -w0"
+    first = fresh_machine.run(read).text
+    with restored(snapshot, store, machine_folder(run_folder, "fresh-sibling"), Deadline(120)) as sibling:
+        assert sibling.run(read).text != first
+
+
+def test_fresh_guest_keeps_its_ssh_identity(fresh_machine, snapshot):
+    """The host key was pinned when the snapshot was made: ssh would refuse any other."""
+    assert fresh_machine.shell.run("cat /etc/ssh/ssh_host_*_key.pub", Deadline(60)).text.strip() in snapshot.host_keys
+
+
+def test_image_boots_by_uefi(snapshots, profile):
+    if "uefi" not in profile.boot.firmware:
+        pytest.skip(f"{profile.name} does not boot by UEFI")
+    assert snapshots("uefi").cold_boot > 0
+
+
+def test_kernel_arguments_can_be_edited_in_the_grub_menu(boots, console_password):
+    """As an operator at the console would: stop the menu, edit the entry, boot, log in, look."""
+    with boots.at_menu("grub-edit") as console:
+        console.edit_kernel_arguments("image.harness=edited", Deadline(MENU_TIME))
+        console.login("console", console_password[0], Deadline(LOGIN_TIME))
+        code, found = console.run("cat /proc/cmdline", Deadline(60))
+    assert (code, "image.harness=edited" in found.split()) == (0, True)
+
+
+__all__ = ["CONSOLE_LOG", "JOURNAL"]
