@@ -54,7 +54,7 @@ def test_checksum_files_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "text,words",
     [
         ("", "says nothing about"),
         ("{", "is not JSON"),
@@ -71,7 +71,7 @@ def test_useless_metadata_is_one_clear_error(tmp_path, text, words):
 
 
 @pytest.mark.parametrize(
-    ("file", "image"),
+    "file,image",
     [
         ("stream-metadata/fcos-stable-20260721.json", "fedora-coreos-44.20260707.3.1-qemu.x86_64.qcow2"),
         ("cosa/meta-fcos-31.json", None),

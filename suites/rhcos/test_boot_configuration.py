@@ -48,11 +48,15 @@ def test_first_boot_is_left_to_grub(boot_entries):
 
 def test_first_boot_stamp_is_there_and_empty(boot_files):
     state = read_ignition_state(boot_files)
-    assert (state.stamp, state.network_kargs) == ("empty", ""), "/boot/ignition.firstboot: Ignition would not run as shipped"
+    assert (state.stamp, state.network_kargs) == ("empty", ""), (
+        "/boot/ignition.firstboot: Ignition would not run as shipped"
+    )
 
 
 def test_no_ignition_config_is_shipped(boot_files):
-    assert read_ignition_state(boot_files).user_config_sha256 is None, "/boot/ignition/config.ign is in the image already"
+    assert read_ignition_state(boot_files).user_config_sha256 is None, (
+        "/boot/ignition/config.ign is in the image already"
+    )
 
 
 @pytest.mark.needs("boot.grub_folder_mode")
@@ -62,7 +66,9 @@ def test_grub_folder_is_closed(boot_files, profile):
 
 @pytest.mark.needs("boot.grub_folder_mode")
 def test_boot_files_belong_to_root(boot_files):
-    strangers = {entry.path: (entry.uid, entry.gid) for entry in boot_files.walk("/") if (entry.uid, entry.gid) != (0, 0)}
+    strangers = {
+        entry.path: (entry.uid, entry.gid) for entry in boot_files.walk("/") if (entry.uid, entry.gid) != (0, 0)
+    }
     assert not strangers
 
 
@@ -102,7 +108,9 @@ def test_bios_boot_code_is_there(image, profile):
     if "bios" not in profile.boot.firmware:
         pytest.skip(f"{profile.name} does not boot by BIOS")
     mbr = image.block.read(0, 512)
-    assert (any(mbr[:440]), mbr[510:]) == (True, b"\x55\xaa"), "the MBR holds no boot code: the disk cannot boot by BIOS"
+    assert (any(mbr[:440]), mbr[510:]) == (True, b"\x55\xaa"), (
+        "the MBR holds no boot code: the disk cannot boot by BIOS"
+    )
 
 
 def test_bios_boot_code_leads_to_the_bios_boot_partition(image, layout, profile):

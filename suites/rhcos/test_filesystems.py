@@ -13,10 +13,7 @@ def seen(layout, label):
 
 
 def test_filesystems_are_those_of_the_profile(layout, profile):
-    promised = {
-        row.partition: {"type": row.type, "label": row.label}
-        for row in profile.filesystems
-    }
+    promised = {row.partition: {"type": row.type, "label": row.label} for row in profile.filesystems}
     found = {label: {key: seen(layout, label)[key] for key in ("type", "label")} for label in promised}
     assert found == promised
 
@@ -32,7 +29,7 @@ def test_filesystem_features_are_those_of_the_profile(layout, profile):
         for row in profile.filesystems
         if row.features
     }
-    assert missing == dict.fromkeys(missing, [])
+    assert missing == {label: [] for label in missing}
 
 
 def test_filesystem_details_are_those_of_the_profile(layout, profile):

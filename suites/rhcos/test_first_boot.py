@@ -17,7 +17,9 @@ def kernel_arguments(guest):
 @pytest.fixture(scope="module")
 def disk(guest):
     """The table as the guest's kernel and tools see it now."""
-    return json.loads(guest.check_output("sfdisk --json $(lsblk -no PATH,TYPE | awk '$2 == \"disk\" {print $1; exit}')"))
+    return json.loads(
+        guest.check_output("sfdisk --json $(lsblk -no PATH,TYPE | awk '$2 == \"disk\" {print $1; exit}')")
+    )
 
 
 def uuid_of(guest, label):

@@ -1,4 +1,4 @@
-"""What the Ignition config asks for is there after the first boot: content, mode and owner; and before it, if injected."""
+"""What the Ignition config asks for is there after the first boot; and before it, where it was injected."""
 
 from harness.deadline import Deadline
 from harness.images.files import open_files
@@ -48,5 +48,5 @@ def test_config_injected_into_boot_is_applied(boots, injected_disk, console_pass
     deadline = Deadline(PROMPT_TIME)
     with boots("injected", disk=injected_disk) as machine:
         machine.console.login("console", console_password[0], deadline)
-        assert machine.console.run("cat /etc/hostname", deadline) == (0, "harness-guest")
-        assert machine.console.run("sudo cat /etc/image-harness/secret", deadline) == (0, "only for root")
+        assert machine.console.run("cat /etc/hostname", deadline) == (0, "harness-guest\n")
+        assert machine.console.run("sudo cat /etc/image-harness/secret", deadline) == (0, "only for root\n")

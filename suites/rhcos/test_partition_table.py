@@ -1,5 +1,7 @@
 """The partition table as shipped, before the first boot."""
 
+from itertools import pairwise
+
 import pytest
 
 from harness.profile import backup_place, partition_rows
@@ -13,7 +15,7 @@ def test_partitions_are_exactly_those_of_the_profile(layout, profile):
 
 def test_each_partition_starts_where_the_one_before_ends(layout):
     rows = sorted(layout.partitions, key=lambda partition: partition.start)
-    gaps = {after.label: after.start - (row.start + row.size) for row, after in zip(rows, rows[1:], strict=False)}
+    gaps = {after.label: after.start - (row.start + row.size) for row, after in pairwise(rows)}
     assert gaps == dict.fromkeys(gaps, 0)
 
 

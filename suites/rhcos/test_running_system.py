@@ -3,6 +3,7 @@
 import pytest
 
 from harness.deadline import Deadline
+from harness.machine.badness import findings_in
 from harness.machine.machine import CONSOLE_LOG, JOURNAL
 
 MENU_TIME = 120.0
@@ -19,11 +20,13 @@ def test_system_is_running(guest):
 
 
 def test_console_of_the_first_boot_is_clean(snapshot):
-    assert [finding.describe() for finding in snapshot.console_findings()] == []
+    findings = findings_in(snapshot.first_boot / CONSOLE_LOG, "console")
+    assert not findings, findings[0].describe()
 
 
 def test_journal_of_the_first_boot_is_clean(snapshot):
-    assert [finding.describe() for finding in snapshot.journal_findings()] == []
+    findings = findings_in(snapshot.first_boot / JOURNAL, "journal")
+    assert not findings, findings[0].describe()
 
 
 @pytest.mark.needs("ostree")
@@ -82,11 +85,11 @@ def test_image_boots_by_uefi(snapshots, profile):
 
 def test_kernel_arguments_can_be_edited_in_the_grub_menu(boots, console_password):
     """As an operator at the console would: stop the menu, edit the entry, boot, log in, look."""
-    with boots.at_menu("grub-edit") as console:
-        console.edit_kernel_arguments("image.harness=edited", Deadline(MENU_TIME))
-        console.login("console", console_password[0], Deadline(LOGIN_TIME))
-        code, found = console.run("cat /proc/cmdline", Deadline(60))
+
+    def edit(console):
+        console.add_kernel_arguments("image.harness=edited", Deadline(MENU_TIME))
+
+    with boots("grub-edit", at_power_on=edit) as machine:
+        machine.console.login("console", console_password[0], Deadline(LOGIN_TIME))
+        code, found = machine.console.run("cat /proc/cmdline", Deadline(LOGIN_TIME))
     assert (code, "image.harness=edited" in found.split()) == (0, True)
-
-
-__all__ = ["CONSOLE_LOG", "JOURNAL"]

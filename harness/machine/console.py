@@ -1,0 +1,245 @@
+"""The serial console: always drained, recorded with time stamps, watched for bad lines, and driven like a person would.
+
+A thread of its own reads the socket, because a guest whose console nobody reads stands still. Every line goes into the
+log file as `<seconds since start> <line>`; kernel messages are taken out before prompts are matched (see stream.py).
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TextIO
+
+from harness.deadline import Deadline
+from harness.errors import BootFailed, DeadlinePassed, HarnessError, MachineFailed
+from harness.machine.badness import Finding, Watcher
+from harness.machine.pulse import Pulse
+from harness.machine.stream import KernelLineFilter, LineCutter, TextCleaner
+from harness.machine.timeline import Timeline
+from harness.machine.typist import Typist
+
+CHUNK = 256 * 1024  # bytes a read may take
+IDLE = 0.5  # seconds without output after which half a kernel line is no longer waited for
+LOG_LIMIT = 128 * 2**20  # bytes of console log; what comes later is watched but not kept
+REMEMBERED_LINES = 2000
+MOST_UNREAD = 4000  # chunks of user-space text kept for the typist; the oldest go first
+SEND_TIMEOUT = 10.0  # seconds a guest may refuse what is typed
+
+
+@dataclass(slots=True)
+class _Awaited:
+    regex: re.Pattern[str]
+    line: str | None = None
+
+    def look(self, lines: Iterable[str]) -> None:
+        if self.line is None:
+            self.line = next((line for line in lines if self.regex.search(line)), None)
+
+
+class Console:
+    """One guest's serial console on a connected socket.
+
+    `obituary` is asked for the error to raise when the socket ends while somebody waits; `allowed` are ids of
+    badness patterns that are expected. Close it, or use it as a context manager.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        log: Path,
+        *,
+        pulse: Pulse | None = None,
+        allowed: Iterable[str] = (),
+        obituary: Callable[[], HarnessError] = lambda: MachineFailed("the console was closed"),
+    ) -> None:
+        self.log_path = log
+        self.timeline = Timeline()
+        self.watcher = Watcher("console", allowed=allowed)
+        self.started = time.monotonic()
+        self.has_ended = False
+        self.pulse = pulse or Pulse()
+        self.obituary = obituary
+        self.typist = Typist(self)
+        self._lines: deque[str] = deque(maxlen=REMEMBERED_LINES)
+        self._unread: deque[str] = deque(maxlen=MOST_UNREAD)
+        self._awaited: list[_Awaited] = []
+        self._cleaner, self._raw, self._quiet = TextCleaner(), LineCutter(), LineCutter()
+        self._filter = KernelLineFilter()
+        self._logged = 0
+        self._socket = connection
+        self._socket.settimeout(SEND_TIMEOUT)
+        self._thread = threading.Thread(target=self._drain, name="console", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading and finish the log. May be called more than once."""
+        with suppress(OSError):  # the other end may have gone first
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout=10)
+        self._socket.close()
+
+    # -- what is seen ------------------------------------------------------------------------------------------------
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the machine was started, the time base of log and timeline."""
+        return time.monotonic() - self.started
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """Bad lines so far."""
+        return tuple(self.watcher.findings)
+
+    def tail(self, count: int = 20) -> list[str]:
+        """The last lines, with the unfinished one."""
+        with self.pulse.still():
+            lines = [*self._lines, self._raw.rest] if self._raw.rest else list(self._lines)
+        return lines[-count:]
+
+    def check(self) -> None:
+        """Raise BootFailed if a bad line has been seen, or the machine's obituary if the console has ended."""
+        if self.watcher.fatal is not None:
+            raise BootFailed(self.watcher.fatal.describe(), where="console", next_step=f"see {self.log_path}")
+        if self.has_ended:
+            raise self.obituary()
+
+    def wait_for(self, pattern: str | re.Pattern[str], deadline: Deadline) -> str:
+        """The first line, finished or not, in which `pattern` is found, among those still remembered and all to come.
+
+        Kernel messages are lines of their own and never interrupt another. Raises BootFailed at the first bad
+        line (which may be an old one), MachineFailed if the machine ends, DeadlinePassed with the last line seen.
+        """
+        awaited = _Awaited(re.compile(pattern))
+        with self.pulse.still():
+            awaited.look([*self._lines, self._quiet.rest])
+            self._awaited.append(awaited)
+        try:
+            return self._wait(lambda: awaited.line, deadline, f"{awaited.regex.pattern!r} on the console")
+        finally:
+            with self.pulse.still():
+                self._awaited.remove(awaited)
+
+    def _wait(self, look: Callable[[], str | None], deadline: Deadline, awaited: str) -> str:
+        def look_or_fail() -> str | None:
+            if (seen := look()) is None:
+                self.check()
+            return seen
+
+        if (line := self.pulse.wait_until(look_or_fail, deadline)) is not None:
+            return line
+        seen = " | ".join(line for line in self.tail(3) if line.strip()) or "nothing"
+        raise DeadlinePassed(
+            f"waited {deadline.seconds:.0f} s for {awaited}; last seen: {seen}", next_step=f"see {self.log_path}"
+        )
+
+    # -- what is typed -----------------------------------------------------------------------------------------------
+
+    def send(self, text: str) -> None:
+        """Type `text` as it is. Raises MachineFailed if the guest takes no input or is gone."""
+        try:
+            self._socket.sendall(text.encode())
+        except OSError as cause:
+            raise MachineFailed(f"the console takes no input: {cause}", where=str(self.log_path)) from cause
+
+    def sendline(self, text: str = "") -> None:
+        """Type `text` and Enter."""
+        self.send(text + "\r")
+
+    def expect(self, patterns: str | list[str], deadline: Deadline) -> int:
+        """Wait for one of `patterns` in what user space prints and consume the text up to its end.
+
+        Returns the index of the pattern; `typist.match`, `.before` and `.after` are pexpect's. Stops at a bad line
+        that is printed meanwhile, as `wait_for` does.
+        """
+        return self.typist.await_one_of([patterns] if isinstance(patterns, str) else patterns, deadline)
+
+    def login(self, user: str, password: str, deadline: Deadline) -> None:
+        """Log in at a getty and wait for a shell prompt. Raises BadInput if the password is refused."""
+        self.sendline()
+        self.typist.log_in(user, password, deadline)
+
+    def run(self, command: str, deadline: Deadline) -> tuple[int, str]:
+        """Run one shell command at a prompt: its exit code and what it printed, with Unix line ends."""
+        return self.typist.run(command, deadline)
+
+    def add_kernel_arguments(self, arguments: str, deadline: Deadline) -> None:
+        """Append to the kernel's command line in GRUB's menu, for this boot only."""
+        self.typist.add_kernel_arguments(arguments, deadline)
+
+    def take_text(self, deadline: Deadline, known: int) -> str | None:
+        """User-space text nobody has taken yet; None once the deadline passes.
+
+        `known` is how many findings are old news: a newer one that is fatal raises BootFailed.
+        """
+
+        def look() -> str | None:
+            if self._unread:
+                text = "".join(self._unread)
+                self._unread.clear()
+                return text
+            if fresh := [finding for finding in self.watcher.findings[known:] if finding.is_fatal]:
+                raise BootFailed(fresh[0].describe(), where="console", next_step=f"see {self.log_path}")
+            if self.has_ended:
+                raise self.obituary()
+            return None
+
+        return self.pulse.wait_until(look, deadline)
+
+    # -- the reading thread ------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        with self.log_path.open("w", encoding="utf-8", errors="replace") as log:
+            while True:
+                is_silent = not poll.poll(IDLE * 1000 if self._filter.is_holding else None)
+                try:
+                    chunk = b"" if is_silent else self._socket.recv(CHUNK)
+                except OSError:
+                    chunk = b""
+                if not chunk and not is_silent:
+                    break
+                with self.pulse.beat():
+                    self._take(chunk, log)
+                log.flush()
+            with self.pulse.beat():
+                self._take(b"", log)
+                self._record(self._raw.finish(), log)
+                self.has_ended = True
+
+    def _take(self, chunk: bytes, log: TextIO) -> None:
+        """Digest what arrived; an empty chunk means that nothing came for a while."""
+        text = self._cleaner.feed(chunk)
+        lines = self._raw.feed(text)
+        self._record(lines, log)
+        spoken = self._filter.feed(text) if chunk else self._filter.flush()
+        quiet = self._quiet.feed(spoken)
+        if spoken:
+            self._unread.append(spoken)
+        for awaited in self._awaited:
+            awaited.look([*lines, *quiet, self._quiet.rest])
+
+    def _record(self, lines: list[str], log: TextIO) -> None:
+        if lines or self._raw.rest:
+            self.watcher.feed(lines, self._raw.rest)
+            self.timeline.feed([*lines, self._raw.rest], self.elapsed)
+        self._lines.extend(lines)
+        if lines and self._logged < LOG_LIMIT:
+            stamp = f"{self.elapsed:10.3f} "
+            text = "".join(f"{stamp}{line}\n" for line in lines if line)  # menus leave empty ones
+            self._logged += len(text)
+            log.write(text if self._logged < LOG_LIMIT else f"{text}{stamp}[log is full, later lines are not kept]\n")

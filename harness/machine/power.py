@@ -1,0 +1,58 @@
+"""A QEMU process with its console, QMP and channel connected: what booted and restored machines have in common."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.machine.channel import Channel
+from harness.machine.console import Console
+from harness.machine.process import Process
+from harness.machine.pulse import Pulse
+from harness.machine.qmp import Qmp
+
+
+@dataclass(frozen=True, slots=True)
+class Powered:
+    """A running QEMU and our ends of its connections."""
+
+    process: Process
+    console: Console
+    qmp: Qmp
+    channel: Channel
+
+
+@contextmanager
+def powered(
+    command_line: Callable[[tuple[int, int, int]], list[str]],
+    scratch: Path,
+    console_log: Path,
+    *,
+    allowed: Sequence[str] = (),
+    keep_open: Sequence[int] = (),
+) -> Iterator[Powered]:
+    """Start QEMU with `command_line(descriptors of console, qmp, channel)`; at the end it is dead.
+
+    Raises MachineFailed with QEMU's last words if it does not start.
+    """
+    pulse = Pulse()
+    with ExitStack() as stack, ExitStack() as handed_over:
+        pairs = [socket.socketpair() for _ in range(3)]
+        for ours, theirs in pairs:
+            stack.callback(ours.close)
+            handed_over.callback(theirs.close)
+        console_fd, qmp_fd, channel_fd = (theirs.fileno() for _, theirs in pairs)
+        argv = command_line((console_fd, qmp_fd, channel_fd))
+        process = stack.enter_context(Process(argv, scratch, [console_fd, qmp_fd, channel_fd, *keep_open]))
+        handed_over.close()  # so that our ends hear it when QEMU dies
+        (console_end, _), (qmp_end, _), (channel_end, _) = pairs
+        obituary = process.obituary
+        console = stack.enter_context(
+            Console(console_end, console_log, pulse=pulse, allowed=allowed, obituary=obituary)
+        )
+        channel = stack.enter_context(Channel(channel_end, pulse, obituary))
+        qmp = stack.enter_context(Qmp(qmp_end, obituary))
+        yield Powered(process, console, qmp, channel)

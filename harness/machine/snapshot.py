@@ -1,0 +1,223 @@
+"""Snapshots: a guest booted once, its state kept in the store, restored for everyone who wants it fresh.
+
+The guest's memory is one file that all restored machines map copy-on-write (QEMU's x-ignore-shared migration), so a
+restore reads half a megabyte of device state and nothing else. A restored guest is told the time and given new
+entropy before anyone may use it; its machine-id, boot_id and ssh host keys are those of the snapshot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.deadline import Deadline
+from harness.errors import DeadlinePassed, StoreError
+from harness.machine.accel import Accel
+from harness.machine.machine import (
+    CONSOLE_LOG,
+    DISK,
+    READ_HOST_KEYS,
+    TIMELINE,
+    VARIABLES,
+    Machine,
+    booted,
+    overlay_of,
+    own_variables,
+)
+from harness.machine.power import powered
+from harness.machine.qemu import Layer, Memory, Wiring, command_line, firmware_files, layer_of, version_of
+from harness.machine.shell import KEY, KeyPair
+from harness.machine.spec import MachineSpec
+from harness.machine.wake import clock_of, lay_to_sleep, wake
+from harness.store import Store, content_key
+
+KIND = "snapshot"
+LAYOUT = 6  # raise it when the command line, the files below or what is done before saving changes
+BLOCK = 64 * 1024  # bytes; memory is kept sparse in units of this
+
+RAM, STATE, EMPTY, FACTS = "ram", "state", "empty.qcow2", "snapshot.json"
+FIRST_BOOT = "first-boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A finished entry of the store, and the image its disk continues."""
+
+    folder: Path
+    image: Path
+    spec: MachineSpec
+    accel: Accel
+    host_keys: str
+    cold_boot: float  # seconds from starting QEMU to a settled guest
+    saving: float  # seconds it took to save
+    guest_clock: float  # what the guest's clock showed when it was stopped (seconds since 1970)
+
+    @property
+    def first_boot(self) -> Path:
+        """Console log, journal and timeline of the boot that was saved."""
+        return self.folder / FIRST_BOOT
+
+
+def snapshot_of(
+    image: Path,
+    ignition: bytes,
+    spec: MachineSpec,
+    accel: Accel,
+    store: Store,
+    logs: Path,
+    deadline: Deadline,
+    *,
+    image_digest: str | None = None,
+) -> Snapshot:
+    """The snapshot of this image booted with this config; boots it if nobody has done so yet.
+
+    Several processes may ask at once: one boots, the others wait for it. `image_digest` is the SHA-256 of the file,
+    computed if not given; `logs` receives console, journal and timeline of the boot, if there is one.
+    Raises what `booted` raises.
+    """
+    digest = image_digest or _digest(image)
+    key = content_key(
+        {
+            "layout": LAYOUT,
+            "image": digest,
+            "ignition": hashlib.sha256(ignition).hexdigest(),
+            "spec": spec.key(),
+            "accel": accel.name,
+            "qemu": version_of(spec.arch),
+            "firmware": _digest(firmware_files()[0]) if spec.firmware == "uefi" else "",
+        }
+    )
+
+    def build(folder: Path) -> None:
+        _boot_and_save(folder, image, ignition, spec, accel, store, logs, deadline)
+
+    folder = store.entry(KIND, key, build)
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        measured = (facts[name] for name in ("host_keys", "cold_boot", "saving", "guest_clock"))
+        return Snapshot(folder, image, spec, accel, *measured)
+    except (OSError, ValueError, KeyError) as cause:
+        raise StoreError(f"snapshot cannot be used: {cause}", where=str(folder), next_step="remove it") from cause
+
+
+@contextmanager
+def restored(
+    snapshot: Snapshot, store: Store, logs: Path, deadline: Deadline, *, allowed: Sequence[str] = ()
+) -> Iterator[Machine]:
+    """A fresh machine from a snapshot, its clock set and its entropy its own. At the end it is thrown away.
+
+    It is killed rather than shut down: nobody will look at its disk again. Raises MachineFailed, DeadlinePassed.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    folder, spec = snapshot.folder, snapshot.spec
+    with store.scratch("machine") as scratch, (folder / STATE).open("rb") as state:
+        overlay = Layer(scratch / DISK, "qcow2")
+        shutil.copyfile(folder / EMPTY, overlay.path)
+        layers = (overlay, Layer(folder / DISK, "qcow2"), layer_of(snapshot.image))
+        memory = Memory(folder / RAM, is_shared=False)
+        variables = own_variables(spec, scratch, folder / VARIABLES)
+
+        def argv(ends: tuple[int, int, int]) -> list[str]:
+            wiring = Wiring(*ends, layers, None, memory, variables, is_incoming=True)
+            return command_line(spec, snapshot.accel.name, wiring)
+
+        with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=(state.fileno(),)) as parts:
+            parts.console.timeline.look_no_more()
+            mark = parts.console.timeline.mark
+            mark("qemu answers", parts.console.elapsed)
+            parts.qmp.allow_shared_memory()
+            parts.qmp.migrate("migrate-incoming", f"fd:{state.fileno()}", deadline)
+            behind = time.time() - snapshot.guest_clock
+            mark("restored", parts.console.elapsed)
+            machine = Machine(parts, logs, scratch, KeyPair(folder / KEY), host_keys=snapshot.host_keys)
+            wake(machine, deadline, behind)
+            mark("awake", parts.console.elapsed)
+            try:
+                yield machine
+            finally:
+                machine.hang_up()
+                machine.console.timeline.write(logs / TIMELINE)
+
+
+def _boot_and_save(
+    folder: Path,
+    image: Path,
+    ignition: bytes,
+    spec: MachineSpec,
+    accel: Accel,
+    store: Store,
+    logs: Path,
+    deadline: Deadline,
+) -> None:
+    """Boot into memory of our own (gone when we are), warm up ssh, save, and copy everything into `folder`."""
+    ram = os.memfd_create("guest-memory", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(ram, spec.memory * 2**20)
+        memory = Memory(Path(f"/proc/self/fd/{ram}"), is_shared=True)
+        with booted(image, ignition, spec, accel, store, logs, deadline, memory=(ram, memory)) as machine:
+            booting = machine.timeline["settled"]
+            machine.collect_journal(Deadline(60))
+            host_keys = machine.host_keys = machine.run(READ_HOST_KEYS).text
+            machine.shell.run("sudo -n true", Deadline(60))  # first use starts the user's session and fills caches
+            machine.hang_up()
+            machine.run("sync")
+            lay_to_sleep(machine, deadline)
+            clock_error = clock_of(machine, deadline)
+            started = time.monotonic()
+            machine.qmp.allow_shared_memory()
+            machine.qmp.migrate("migrate", f"exec:cat > {shlex.quote(str(folder / STATE))}", deadline)
+            guest_clock = time.time() + clock_error
+            machine.qmp.execute("quit")
+            if machine.process.wait(Deadline(30)) is None:
+                raise DeadlinePassed("waited 30 s for QEMU to end after saving")
+            machine.hand_over(folder / DISK, folder / VARIABLES, folder / KEY)
+            _copy_sparse(ram, folder / RAM)
+            overlay_of(Layer(folder / DISK, "qcow2"), folder / EMPTY)
+            saving = time.monotonic() - started
+    finally:
+        os.close(ram)
+    shutil.copytree(logs, folder / FIRST_BOOT)
+    facts = {
+        "host_keys": host_keys,
+        "cold_boot": booting,
+        "saving": round(saving, 3),
+        "guest_clock": guest_clock,
+        "spec": asdict(spec),
+        "accel": accel.name,
+        "qemu": version_of(spec.arch),
+        "image": str(image),
+    }
+    (folder / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _copy_sparse(source: int, target: Path) -> None:
+    """Copy a file of guest memory; blocks of zeros become holes."""
+    size = os.fstat(source).st_size
+    zeros = bytes(BLOCK)
+    with target.open("wb") as copy, mmap.mmap(source, size, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
+        copy.truncate(size)
+        position = 0
+        while position < size:
+            try:
+                start = os.lseek(source, position, os.SEEK_DATA)
+            except OSError:
+                break  # nothing but holes up to the end
+            position = os.lseek(source, start, os.SEEK_HOLE)
+            for offset in range(start - start % BLOCK, position, BLOCK):
+                block = memory[offset : offset + BLOCK]
+                if block != zeros[: len(block)]:
+                    os.pwrite(copy.fileno(), block, offset)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

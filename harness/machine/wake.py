@@ -1,0 +1,94 @@
+"""Waking a restored guest: it is told the time and given entropy that no other restored from the same state has.
+
+Writing to /dev/urandom alone reseeds nothing: the kernel's generator must be told to (ioctl RNDRESEEDCRNG), unless the
+kernel has a vmgenid driver and did it by itself. A program costs 100 ms under TCG, so where the guest has perl, one is
+started before the state is saved and sleeps in it until the time comes. machine-id, boot_id and ssh host keys stay
+those of the snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from harness.deadline import Deadline
+from harness.errors import MachineFailed
+from harness.machine.machine import Machine
+
+CLOCK_QUESTIONS = 5
+ENTROPY = 64  # bytes given to every restored guest
+WAKE_TIME = 60.0  # seconds a restored guest may take to answer its first command
+
+SLEEPER = r"""
+type -t perl >/dev/null && [[ $(uname -m) == x86_64 ]] || exit 0
+fifo=/run/image-harness-wake
+mkfifo -m 600 $fifo.ask $fifo.answer || exit
+perl -e '
+    my $fifo = shift;
+    open(my $ask, q(<), "$fifo.ask") or exit 1;
+    my ($advance, $entropy) = split q( ), <$ask>;
+    my $now = chr(0) x 16;
+    syscall(228, 0, $now);  # clock_gettime, CLOCK_REALTIME
+    my ($seconds, $nanoseconds) = unpack(q(q2), $now);
+    $now = $seconds * 1000000 + int($nanoseconds / 1000) + $advance;
+    my $done = syscall(227, 0, pack(q(q2), int($now / 1000000), $now % 1000000 * 1000)) == 0;  # clock_settime
+    my $random;
+    $done &&= open($random, q(+<), q(/dev/urandom)) && syswrite($random, pack(q(H*), $entropy))
+        && ioctl($random, 0x5207, 0);
+    open(my $answer, q(>), "$fifo.answer") or exit 1;
+    print {$answer} ($done ? 0 : 1), "\n";
+    unlink "$fifo.ask", "$fifo.answer";
+' $fifo </dev/null >/dev/null 2>&1 &
+"""
+
+WAKE = r"""
+fifo=/run/image-harness-wake
+if [[ -p $fifo.ask ]]; then
+    echo '@ADVANCE@ @ENTROPY@' 1<>$fifo.ask
+    read -r answer <>$fifo.answer  # no -t: bash counts by the clock that is being put forward
+    exit "$answer"
+fi
+now=${EPOCHREALTIME:-$(date +%s.%6N)}
+now=$((${now/[.,]/} + @ADVANCE@))
+date -u -s "@${now%??????}.${now: -6}" >/dev/null || exit
+printf "$(printf '@ENTROPY@' | while read -r -N 2 byte; do printf '\\x%s' "$byte"; done)" >/dev/urandom
+[[ -e /sys/bus/acpi/drivers/vmgenid || -e /sys/bus/platform/drivers/vmgenid ]] && exit
+type -t perl >/dev/null && exec perl -e 'open(F, q(<), q(/dev/urandom)) and ioctl(F, 0x5207, 0) or exit 1'
+type -t python3 >/dev/null && exec python3 -c 'import fcntl; fcntl.ioctl(open("/dev/urandom"), 0x5207)'
+exit 0
+"""
+
+
+def lay_to_sleep(machine: Machine, deadline: Deadline) -> None:
+    """Prepare a guest for being saved. Raises MachineFailed, DeadlinePassed."""
+    wake(machine, deadline, advance=0.0)  # so that the programs it takes are in memory where no sleeper can be had
+    done = machine.channel.run(SLEEPER, deadline.at_most(WAKE_TIME))
+    if done.rc != 0:
+        raise MachineFailed(f"the guest cannot be prepared for saving: {done.err.decode(errors='replace').strip()}")
+
+
+def clock_of(machine: Machine, deadline: Deadline) -> float:
+    """How far the guest's clock is ahead of ours, in seconds: the quickest of a few answers is believed."""
+    answers = []
+    for _ in range(CLOCK_QUESTIONS):
+        asked = time.time()
+        theirs = machine.channel.run("echo ${EPOCHREALTIME:-$(date +%s.%6N)}", deadline.at_most(WAKE_TIME)).text
+        answered = time.time()
+        try:
+            answers.append((answered - asked, float(theirs) - (asked + answered) / 2))
+        except ValueError as cause:
+            raise MachineFailed(f"the guest does not know the time: {theirs[:80]!r}") from cause
+    return min(answers)[1]
+
+
+def wake(machine: Machine, deadline: Deadline, advance: float) -> None:
+    """Put a restored guest's clock forward by `advance` seconds and give it entropy of its own.
+
+    The guest's clock goes on from where it was saved, so what it is behind by does not depend on when it hears of it.
+    Raises MachineFailed, DeadlinePassed.
+    """
+    script = WAKE.replace("@ENTROPY@", os.urandom(ENTROPY).hex()).replace("@ADVANCE@", str(round(advance * 1e6)))
+    done = machine.channel.run(script, deadline.at_most(WAKE_TIME))
+    if done.rc != 0:
+        words = done.err.decode(errors="replace").strip()
+        raise MachineFailed(f"the restored guest's clock and entropy could not be set: {words}", where="guest")

@@ -1,0 +1,243 @@
+"""The console: drained whatever happens, recorded, watched for bad lines, and matched without the kernel's lines."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.deadline import Deadline
+from harness.errors import BadInput, BootFailed, DeadlinePassed, MachineFailed
+from harness.machine.console import Console
+from harness.machine.stream import LONGEST_LINE, KernelLineFilter, LineCutter, TextCleaner
+
+KERNEL_LINE = "[   12.345678] random: crng init done\r\n"
+SOON = 5.0
+
+
+@pytest.fixture
+def wire() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Our end and the guest's end of a serial line."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def guest(wire) -> socket.socket:
+    return wire[1]
+
+
+@pytest.fixture
+def console(wire, tmp_path) -> Iterator[Console]:
+    with Console(wire[0], tmp_path / "console.log") as console:
+        yield console
+
+
+def test_a_kernel_line_in_the_middle_of_a_prompt_does_not_hide_it(console, guest):
+    guest.sendall(f"Please enter pas{KERNEL_LINE}sphrase for disk root: ".encode())
+    assert console.expect(r"Please enter passphrase for disk \w+: $", Deadline(SOON)) == 0
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 3))
+def test_it_does_not_matter_where_the_stream_is_cut(console, guest, cut):
+    text = f"Please enter pas{KERNEL_LINE}sphrase: ".encode()
+    guest.sendall(text[:cut])
+    time.sleep(0.01)
+    guest.sendall(text[cut:])
+    assert console.wait_for("^Please enter passphrase: $", Deadline(SOON)) == "Please enter passphrase: "
+
+
+def test_half_a_kernel_line_before_a_prompt_does_not_hide_it_for_ever(console, guest):
+    guest.sendall(b"[   12.345678] unfinished ...localhost login: ")
+    assert console.expect("login: $", Deadline(SOON)) == 0
+
+
+def test_a_kernel_line_can_be_waited_for_too(console, guest):
+    guest.sendall(b"noise\r\n" + KERNEL_LINE.encode())
+    assert console.wait_for("crng init", Deadline(SOON)) == KERNEL_LINE.strip()
+
+
+def test_a_bad_line_ends_a_wait_at_once_and_names_the_cause(console, guest):
+    threading.Timer(0.2, guest.sendall, [b"[    2.9] Kernel panic - not syncing: no init\r\n"]).start()
+    started = time.monotonic()
+    with pytest.raises(BootFailed, match=r"kernel stopped \[kernel-panic\].*no init"):
+        console.wait_for("login: ", Deadline(60))
+    assert time.monotonic() - started < SOON
+
+
+def test_a_bad_line_ends_an_expectation_too(console, guest):
+    threading.Timer(0.2, guest.sendall, [b"stress invoked oom-killer: gfp_mask\r\n"]).start()
+    with pytest.raises(BootFailed, match="oom-killer"):
+        console.expect("login: ", Deadline(60))
+
+
+def test_old_bad_lines_do_not_spoil_what_is_typed_later(console, guest):
+    guest.sendall(b"app[1]: segfault at 0 ip 0\r\n")
+    with pytest.raises(BootFailed):
+        console.wait_for("never", Deadline(SOON))
+    guest.sendall(b"login: ")
+    assert console.expect("login: $", Deadline(SOON)) == 0
+
+
+def test_an_unfinished_bad_line_is_seen(console, guest):
+    guest.sendall(b"Press Enter for emergency shell or wait 5 minutes for reboot")
+    with pytest.raises(BootFailed, match="emergency-shell"):
+        console.wait_for("login: ", Deadline(SOON))
+
+
+def test_the_end_of_the_machine_ends_a_wait(wire, tmp_path):
+    ours, theirs = wire
+    with Console(ours, tmp_path / "log", obituary=lambda: MachineFailed("qemu exited with 1: no memory")) as console:
+        threading.Timer(0.2, theirs.close).start()
+        with pytest.raises(MachineFailed, match="no memory"):
+            console.wait_for("login: ", Deadline(60))
+
+
+def test_a_missed_deadline_says_what_was_seen_last(console, guest):
+    guest.sendall(b"Starting something slow\r\n")
+    with pytest.raises(DeadlinePassed, match=r"'login: '.*Starting something slow"):
+        console.wait_for("login: ", Deadline(0.3))
+    with pytest.raises(DeadlinePassed, match="last seen: Starting something slow"):
+        console.expect("login: ", Deadline(0.3))
+
+
+def test_the_log_has_one_stamped_line_a_line(console, guest):
+    guest.sendall(b"\x1b[2J\x1b[1;1HGNU GRUB\r\n\x1b[0;32m  OK  \x1b[0m done\r\nlogin: ")
+    console.wait_for("login: ", Deadline(SOON))
+    guest.close()
+    console.close()
+    lines = console.log_path.read_text().splitlines()
+    assert [line[11:] for line in lines] == ["GNU GRUB", "  OK   done", "login: "]
+    assert all(re.fullmatch(r" *\d+\.\d{3} .*", line) for line in lines)
+
+
+def test_a_flood_neither_stalls_the_guest_nor_hides_a_bad_line(console, guest):
+    line = b"[   99.000000] audit: the same thing over and over again, eighty characters long ....\r\n"
+    block = line * 8192
+    started = time.monotonic()
+    for _ in range(50 * 2**20 // len(block)):
+        guest.sendall(block)
+    guest.sendall(b"app[1]: segfault at 0 ip 0\r\n")
+    with pytest.raises(BootFailed, match="segfault"):
+        console.wait_for("never", Deadline(60))
+    assert time.monotonic() - started < 60
+    assert console.log_path.stat().st_size > 50 * 2**20
+
+
+def test_a_flood_without_line_ends_is_bounded(console, guest):
+    for _ in range(64):
+        guest.sendall(b"x" * 2**16)
+    guest.sendall(b"\r\nlogin: ")
+    assert console.wait_for("login: $", Deadline(SOON)) == "login: "
+    assert max(map(len, console.tail(2000))) <= LONGEST_LINE
+
+
+def test_bytes_that_are_no_text_are_survived(console, guest):
+    guest.sendall(bytes(range(256)) * 64 + b"\x1b[\x1b]\x1b\r\nlogin: ")
+    assert console.wait_for("login: $", Deadline(SOON)).endswith("login: ")
+
+
+def test_the_timeline_follows_the_boot(console, guest):
+    guest.sendall(b"SeaBIOS\r\nWelcome to GRUB!\r\n[    0.000000] Linux version 6.1\r\nlocalhost login: ")
+    console.wait_for("login: ", Deadline(SOON))
+    assert list(console.timeline.events) == ["firmware", "boot loader", "kernel", "login prompt"]
+
+
+@pytest.fixture
+def shell(wire) -> Iterator[subprocess.Popen[bytes]]:
+    """A real shell on a terminal at the other end of the line, as a getty would leave it."""
+    script = "import pty, os; os.environ['PS1'] = '# '; os.environ['TERM'] = 'dumb'; pty.spawn(['sh'])"
+    with subprocess.Popen(["python3", "-c", script], stdin=wire[1], stdout=wire[1]) as child:
+        yield child
+        child.kill()
+
+
+@pytest.mark.usefixtures("shell")
+def test_a_command_at_a_prompt_gives_exit_code_and_output(console):
+    console.expect("# $", Deadline(SOON))
+    assert console.run("echo hello; (exit 3)", Deadline(SOON)) == (3, "hello\n")
+    assert console.run("true # not the end", Deadline(SOON)) == (0, "")
+
+
+def test_a_login_answers_the_prompts(console, guest):
+    def getty() -> None:
+        lines = guest.makefile("rb")
+        guest.sendall(b"host lo" + KERNEL_LINE.encode() + b"gin: ")
+        guest.recv(1)  # the Enter that wakes a getty up
+        assert guest.recv(64) == b"core\r"
+        guest.sendall(b"Password: ")
+        answer = guest.recv(64)
+        guest.sendall(b"\r\n[core@host ~]$ " if answer == b"secret\r" else b"\r\nLogin incorrect\r\n")
+        lines.close()
+
+    thread = threading.Thread(target=getty)
+    thread.start()
+    console.login("core", "secret", Deadline(SOON))
+    thread.join()
+
+
+def test_a_refused_password_is_said_to_be_refused(console, guest):
+    guest.sendall(b"login: Password: \r\nLogin incorrect\r\n")
+    with pytest.raises(BadInput, match="refuses user core"):
+        console.login("core", "wrong", Deadline(SOON))
+
+
+GRUB_SCREEN = """\
+\x1b[2J\x1b[1;1HGNU GRUB  version 2.06
+\x1b[24;5H a command-line or ESC to discard edits and return to the GRUB menu.\
+\x1b[4;2Hsetparams 'CoreOS' '/ostree/a-name-longer-than-the-screen-is-wi\\\
+\x1b[5;2Hde/vmlinuz'          \
+\x1b[6;2H        insmod gzio   \
+\x1b[7;2H        linux "$2" $4 \
+\x1b[8;2H        initrd "$3"   """
+
+
+def test_kernel_arguments_are_added_to_the_linux_line_of_the_menu_entry(console, guest):
+    keys = b""
+
+    def grub() -> None:
+        nonlocal keys
+        guest.sendall(b"\x1b[20;1H Press enter to boot the selected OS, `e' to edit")
+        keys += guest.recv(1)
+        guest.sendall(GRUB_SCREEN.encode())
+        while not keys.endswith(b"\x18"):
+            keys += guest.recv(1)
+            guest.sendall(b"\x1b[7;20H" + keys[-1:])
+
+    thread = threading.Thread(target=grub)
+    thread.start()
+    console.add_kernel_arguments("rd.break", Deadline(SOON))
+    thread.join(SOON)
+    assert keys == b"e" + b"\x0e\x0e" + b"\x05" + b" rd.break" + b"\x18"
+
+
+def read(chunks: list[bytes]) -> str:
+    cleaner, kernel = TextCleaner(), KernelLineFilter()
+    return "".join(kernel.feed(cleaner.feed(chunk)) for chunk in chunks) + kernel.flush()
+
+
+@given(st.data())
+def test_user_space_text_comes_through_whatever_the_kernel_and_the_wire_do(data):
+    words = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="["), max_size=12)
+    said = data.draw(st.lists(words, max_size=6))
+    stream = data.draw(st.just(KERNEL_LINE)).join(said).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert read(chunks) == "".join(said)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=20))
+def test_any_bytes_are_read_in_bounded_memory(chunks):
+    cleaner, cutter, kernel = TextCleaner(), LineCutter(), KernelLineFilter()
+    for chunk in chunks:
+        text = cleaner.feed(chunk)
+        kernel.feed(text)
+        assert all("\x1b[" not in line and len(line) <= LONGEST_LINE for line in cutter.feed(text))

@@ -1,0 +1,143 @@
+"""QEMU itself: what its command line opens, and what a machine with nothing to boot says."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.deadline import Deadline
+from harness.errors import BadInput, BootFailed, MachineFailed, UnsupportedImage
+from harness.machine.accel import Accel
+from harness.machine.machine import booted
+from harness.machine.power import powered
+from harness.machine.qemu import Layer, Wiring, command_line, layer_of
+from harness.machine.spec import MachineSpec
+from harness.store import Store
+
+TCG = Accel("tcg", "tests")
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def empty_disk(tmp_path) -> Path:
+    disk = tmp_path / "disk, with a comma.raw"
+    disk.write_bytes(bytes(2**20))
+    return disk
+
+
+@pytest.mark.parametrize(
+    "fields", [{"memory": 16}, {"cpus": 0}, {"cpus": 1000}, {"firmware": "coreboot"}, {"arch": "pdp11"}], ids=str
+)
+def test_a_machine_that_cannot_be_had_is_refused(fields):
+    with pytest.raises(BadInput):
+        MachineSpec(**fields)
+
+
+def test_a_spec_is_a_value():
+    assert MachineSpec(memory=2048) == MachineSpec(memory=2048)
+    assert MachineSpec(memory=2048).key() == {"memory": 2048, "cpus": 2, "firmware": "bios", "arch": "x86_64"}
+
+
+def test_a_disk_without_a_boot_loader_fails_within_seconds(store, empty_disk, tmp_path):
+    image = empty_disk.read_bytes()
+    with (
+        pytest.raises(BootFailed, match=r"\[no-bootable-device\]"),
+        booted(empty_disk, None, MachineSpec(memory=128), TCG, store, tmp_path / "logs", Deadline(60)),
+    ):
+        pytest.fail("it came up")
+    assert empty_disk.read_bytes() == image
+    assert "SeaBIOS" in (tmp_path / "logs/console.log").read_text()
+    assert list((store.root / "scratch").iterdir()) == []
+
+
+def test_a_backing_file_an_image_names_is_never_opened(empty_disk, tmp_path, store):
+    image = tmp_path / "hostile.qcow2"
+    backed = ["-u", "-b", "/nonexistent/secret", "-F", "raw"]
+    subprocess.run(["qemu-img", "create", "-q", *backed, "-f", "qcow2", image, "1M"], check=True)
+    layers = [layer_of(image)]
+    spec = MachineSpec(memory=128)
+    with (
+        store.scratch("t") as scratch,
+        powered(lambda ends: command_line(spec, "tcg", Wiring(*ends, layers)), scratch, tmp_path / "log") as machine,
+    ):
+        listing = machine.qmp.execute("query-named-block-nodes")
+    assert "secret" not in str([node["file"] for node in listing])
+    assert len(listing) == len(["the qcow2 layer", "its file"])
+
+
+def test_machines_side_by_side_have_ports_of_their_own(empty_disk, tmp_path, store):
+    spec = MachineSpec(memory=128)
+
+    def argv(ends):
+        return command_line(spec, "tcg", Wiring(*ends, [Layer(empty_disk, "raw")]))
+
+    second_disk = tmp_path / "second"
+    second_disk.write_bytes(bytes(2**20))
+
+    def second_argv(ends):
+        return command_line(spec, "tcg", Wiring(*ends, [Layer(second_disk, "raw")]))
+
+    with (
+        store.scratch("a") as a,
+        store.scratch("b") as b,
+        powered(argv, a, tmp_path / "a.log") as first,
+        powered(second_argv, b, tmp_path / "b.log") as second,
+    ):
+        assert first.qmp.ssh_port() != second.qmp.ssh_port()
+
+
+def test_a_qemu_that_does_not_start_quotes_its_last_words(empty_disk, tmp_path, store):
+    def argv(ends):
+        wiring = Wiring(*ends, [Layer(empty_disk, "raw")])
+        return [*command_line(MachineSpec(memory=128), "tcg", wiring), "-device", "flux"]
+
+    with (
+        store.scratch("t") as scratch,
+        pytest.raises(MachineFailed, match=r"exited with 1: .*flux"),
+        powered(argv, scratch, tmp_path / "log"),
+    ):
+        pytest.fail("it came up")
+
+
+def test_a_qemu_that_is_killed_is_noticed_at_once(empty_disk, tmp_path, store):
+    def argv(ends):
+        return command_line(MachineSpec(memory=128), "tcg", Wiring(*ends, [Layer(empty_disk, "raw")]))
+
+    log = tmp_path / "log"
+    with store.scratch("t") as scratch, powered(argv, scratch, log, allowed=["no-bootable-device"]) as parts:
+        parts.process.kill()
+        with pytest.raises(MachineFailed, match="killed by signal 9"):
+            parts.console.wait_for("login", Deadline(60))
+        with pytest.raises(MachineFailed, match="killed by signal 9"):
+            parts.qmp.execute("query-status")
+
+
+def qcow2_header(version: int, features: int) -> bytes:
+    return struct.pack(">4sI64xQ24x", b"QFI\xfb", version, features).ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "content, error, words",
+    [
+        (b"", BadInput, "is empty"),
+        (qcow2_header(3, 1 << 2), UnsupportedImage, "keeps its data in another file"),
+    ],
+)
+def test_an_image_that_cannot_be_a_disk_is_refused(tmp_path, content, error, words):
+    path = tmp_path / "image"
+    path.write_bytes(content)
+    with pytest.raises(error, match=words):
+        layer_of(path)
+
+
+@pytest.mark.parametrize("path", ["gone", "."])
+def test_what_is_no_file_is_refused(tmp_path, path):
+    with pytest.raises(BadInput, match="cannot be read"):
+        layer_of(tmp_path / path)
