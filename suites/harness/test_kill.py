@@ -1,0 +1,58 @@
+"""`kill -9` of pytest in the middle of a boot: no QEMU survives, and the next run trusts nothing half-made."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.store import Store
+
+START_TIME = 120  # seconds until the machine must have been started
+DEATH_TIME = 10  # seconds until nothing may be left
+
+
+def qemus_of(store: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes()
+        except OSError:
+            continue
+        if words.partition(b"\0")[0].endswith(b"qemu-system-x86_64") and os.fsencode(store) in words:
+            found.append(int(entry.parent.name))
+    return found
+
+
+def wait_until(condition, seconds):
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_kill_9_leaves_no_qemu_and_a_store_that_can_be_trusted(reference, tmp_path, workers):
+    store = tmp_path / "store"
+    command = [
+        sys.executable, "-m", "pytest", "suites/rhcos", "-k", "test_network_is_up", "-n", workers, "-p", "no:cacheprovider",
+        "--image", str(reference.path), "--store", str(store), "--reports", str(tmp_path / "reports"), "--accel", "tcg",
+    ]  # fmt: skip
+    with (tmp_path / "output").open("wb") as output:
+        run = subprocess.Popen(command, stdout=output, stderr=output)
+        assert wait_until(lambda: qemus_of(store) or run.poll() is not None, START_TIME)
+        assert run.poll() is None, (tmp_path / "output").read_text()
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    assert wait_until(lambda: not qemus_of(store), DEATH_TIME), "QEMU outlived the run"
+    with Store(store).scratch("next") as scratch:
+        left = [path.name for path in scratch.parent.iterdir() if not path.name.startswith("next-")]
+    assert not left, f"scratch folders of the killed run: {left}"
+    finished = [entry for entry in store.glob("snapshot/*") if not entry.name.startswith(".")]
+    assert not finished, "a snapshot that was never finished counts as one"
