@@ -101,22 +101,24 @@ class Store:
     @contextlib.contextmanager
     def scratch(self, purpose: str) -> Iterator[Path]:
         """A folder that is removed at the end; one left by a killed process is removed by the next caller."""
-        self._sweep_scratch()
-        folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=self.root / "scratch"))
-        lock = FileLock(f"{folder}.lock")
+        with self._lock("scratch"):  # nobody may sweep a folder whose owner has not locked it yet
+            self._sweep_scratch()
+            folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=self.root / "scratch"))
+            lock = FileLock(_mark_of(folder))
+            lock.acquire()
         try:
-            with lock:
-                try:
-                    yield folder
-                finally:
-                    _remove(folder)
+            yield folder
         finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
+            _remove(folder)
+            lock.release()
+            _mark_of(folder).unlink(missing_ok=True)
 
     def _sweep_scratch(self) -> None:
-        for mark in (self.root / "scratch").glob("*.lock"):
+        found = list((self.root / "scratch").iterdir())
+        for folder in {path.with_suffix("") if path.suffix == ".lock" else path for path in found}:
+            mark = _mark_of(folder)
             with contextlib.suppress(Timeout, OSError), FileLock(mark, timeout=0):
-                _remove(mark.with_suffix(""))
+                _remove(folder)
                 mark.unlink(missing_ok=True)
 
     def _lock(self, name: str) -> FileLock:
@@ -124,7 +126,8 @@ class Store:
 
     def prune(self) -> list[Path]:
         """Remove the least recently used entries until the store is within its limit; returns what went."""
-        entries = [entry for entry in self.root.glob("*/*") if (entry / USED_MARK).exists()]
+        self._sweep_leftovers()
+        entries = [entry for entry in self.root.glob("*/[!.]*") if (entry / USED_MARK).exists()]
         entries.sort(key=lambda entry: (entry / USED_MARK).stat().st_mtime)
         sizes = {entry: _disk_usage(entry) for entry in entries}
         total = sum(sizes.values())
@@ -132,13 +135,27 @@ class Store:
         for entry in entries:
             if total <= self.limit:
                 break
-            with contextlib.suppress(Timeout), FileLock(
-                self.root / "locks" / f"{entry.parent.name}-{entry.name}", timeout=0
+            with (
+                contextlib.suppress(Timeout),
+                FileLock(self.root / "locks" / f"{entry.parent.name}-{entry.name}", timeout=0),
             ):
                 _remove(entry)
                 total -= sizes[entry]
                 gone.append(entry)
         return gone
+
+    def _sweep_leftovers(self) -> None:
+        """Remove what killed processes left of entries: half-built and half-removed ones."""
+        for folder in self.root.glob("*/.*.building"):
+            name = f"{folder.parent.name}-{folder.name[1:].removesuffix('.building')}"
+            with contextlib.suppress(Timeout), FileLock(self.root / "locks" / name, timeout=0):
+                _remove(folder)
+        for folder in self.root.glob("*/.*.doomed"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mark_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _remove(folder: Path) -> None:

@@ -26,7 +26,9 @@ def module_files(platform: str) -> list[str]:
     if not listing.exists():
         raise MissingTool(f"GRUB's modules for {platform} are not installed", next_step="run ./setup")
     needs = {
-        line.partition(":")[0]: line.partition(":")[2].split() for line in listing.read_text().splitlines() if ":" in line
+        line.partition(":")[0]: line.partition(":")[2].split()
+        for line in listing.read_text().splitlines()
+        if ":" in line
     }
     wanted, todo = set(), ["linux", "initrd"]
     while todo:
@@ -37,7 +39,9 @@ def module_files(platform: str) -> list[str]:
     if "linux" in needs:
         todo = ["linux"]
     files = [LIBRARY / platform / f"{module}.mod" for module in sorted(wanted)]
-    lists = [LIBRARY / platform / name for name in ("command.lst", "moddep.lst", "fs.lst", "crypto.lst", "terminal.lst")]
+    lists = [
+        LIBRARY / platform / name for name in ("command.lst", "moddep.lst", "fs.lst", "crypto.lst", "terminal.lst")
+    ]
     return [str(path) for path in (*files, *lists) if path.exists()]
 
 

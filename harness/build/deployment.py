@@ -18,11 +18,13 @@ from harness.containers.storage import store_images
 
 VAR_FOLDERS = {"home": 0o755, "roothome": 0o700, "opt": 0o755, "srv": 0o755, "mnt": 0o755, "usrlocal": 0o755,
                "lib": 0o755, "log": 0o755, "tmp": 0o1777, "cache": 0o755, "spool": 0o755}  # fmt: skip
+# What ostree deploys into is scratch: nothing to sync, and no immutable folders that outlive a killed build.
+IN_SCRATCH = {"OSTREE_SYSROOT_OPTS": "skip-sync", "OSTREE_SYSROOT_DEBUG": "mutable-deployments"}
 IMMUTABLE = 0x10  # EXT4_IMMUTABLE_FL
 EXTENTS = 0x80000  # EXT4_EXTENTS_FL
 
 
-def build_filesystems(  # noqa: PLR0913 - a stage is called by name with all that it depends on
+def build_filesystems(
     rootfs: str,
     overlay: str,
     boot_files: str,
@@ -66,12 +68,10 @@ def deploy(root: Path, sysroot: Path, settings: Mapping[str, Any]) -> str:
     commit = _ostree(
         "commit", f"--repo={repo}", f"--branch={settings['ref']}", f"--tree=dir={root}", "--bootable",
         f"--subject=Reference image {settings['version']}", f"--timestamp={stamp.stdout.decode().strip()}",
-        f"--add-metadata-string=version={settings['version']}", "--consume",
+        f"--add-metadata-string=version={settings['version']}", "--consume", "--fsync=false",
     )  # fmt: skip
     kargs = [f"--karg-append={karg}" for karg in settings["kargs"]]
     _ostree("admin", "deploy", f"--sysroot={sysroot}", f"--os={settings['stateroot']}", *kargs, settings["ref"])
-    deployments = sysroot / f"ostree/deploy/{settings['stateroot']}/deploy"
-    subprocess.run(["chattr", "-i", *(path for path in deployments.iterdir() if path.is_dir())], check=True)
     order_kargs(sysroot, settings)
     shutil.rmtree(repo / "tmp")
     (repo / "tmp").mkdir()
@@ -150,7 +150,7 @@ def set_times(tree: Path, epoch: int) -> None:
 
 
 def _ostree(*arguments: str | Path) -> str:
-    done = subprocess.run(["ostree", *arguments], check=False, capture_output=True)
+    done = subprocess.run(["ostree", *arguments], check=False, capture_output=True, env={**os.environ, **IN_SCRATCH})
     if done.returncode:
         message = f"ostree {arguments[0]} {arguments[1]}: {done.stderr.decode(errors='replace').strip()}"
         raise SystemExit(message)

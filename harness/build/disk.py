@@ -58,7 +58,7 @@ def _table(settings: Mapping[str, Any]) -> str:
         partuuid = uuid.uuid5(uuid.NAMESPACE_URL, f"image-harness:{settings['name']}:{label}")
         attributes = ', attrs="LegacyBIOSBootable"' if number == 1 else ""
         lines.append(
-            f'{number}: start={first * MIB // SECTOR}, size={mib * MIB // SECTOR}, type={kind}, uuid={partuuid}, '
+            f"{number}: start={first * MIB // SECTOR}, size={mib * MIB // SECTOR}, type={kind}, uuid={partuuid}, "
             f'name="{label}"{attributes}'
         )
     return "\n".join(lines) + "\n"

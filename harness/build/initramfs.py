@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.build.sandbox import run_stage
-from harness.build.tree import digest_of_folder, unpack
+from harness.build.tree import copy_checkout, digest_of_folder, unpack
 from harness.store import Store, content_key
 
 KERNEL = "vmlinuz"
 IMAGE = "initramfs.img"
 VERSION = "version"
+MADE = "tmp/initramfs.img"  # where dracut leaves it, in the chroot
 MODULE = "usr/lib/dracut/modules.d/50reference"
 
 
@@ -38,7 +39,7 @@ def run_dracut(rootfs: str, module: str, drivers: Sequence[str], scratch: str, t
     """Stage: unpack, run dracut in a chroot, leave kernel and initramfs in `target`."""
     root, out = Path(scratch) / "root", Path(target)
     unpack(Path(rootfs), root)
-    shutil.copytree(module, root / MODULE)
+    copy_checkout(Path(module), root / MODULE)
     for source in ("/proc", "/dev"):
         subprocess.run(["mount", "--rbind", source, root / source[1:]], check=True)
     for folder in ("tmp", "var/tmp"):
@@ -49,12 +50,12 @@ def run_dracut(rootfs: str, module: str, drivers: Sequence[str], scratch: str, t
             "chroot", root, "dracut", "--force", "--no-hostonly", "--reproducible", "--no-early-microcode", "--nostrip",
             "--add", "ignition ostree reference", "--omit", "lvm mdraid dmraid multipath iscsi nfs nbd cifs fcoe btrfs",
             "--add-drivers", " ".join(drivers), "--drivers", " ".join(drivers),
-            "--compress", "zstd -3 -q -T1", "/tmp/initramfs.img", version,
+            "--compress", "zstd -3 -q -T1", f"/{MADE}", version,
         ],
         check=True,
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    shutil.copyfile(root / "tmp/initramfs.img", out / IMAGE)
+    shutil.copyfile(root / MADE, out / IMAGE)
     shutil.copyfile(root / f"boot/vmlinuz-{version}", out / KERNEL)
     (out / VERSION).write_text(version)
     for folder in ("tmp", "var/tmp", "dev", "proc"):

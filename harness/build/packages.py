@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from harness.errors import BuildFailed
 from harness.store import Store, replacing
@@ -21,6 +24,11 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 RELEASE = "bookworm"
 ARCHITECTURE = "amd64"
 APT_HELPER = "/usr/lib/apt/apt-helper"
+LOCK_ROW = re.compile(r"\S+ \S+ \S+ \S+ \d{1,12} [0-9a-f]{64} (?P<path>[^/\s]\S*)")
+# What apt's methods say of a file that an archive does not have: http and https, file, copy.
+GONE = re.compile(r"404 |410 |File not found|Failed to stat - stat \(2:")
+FAILED_FETCH = re.compile(r"^E: Failed to fetch (\S+)  (.*)$", re.MULTILINE)
+PRINTED_URI = re.compile(r"^'(.+)' (\S+) \d+ ", re.MULTILINE)  # of `apt-get install --print-uris`
 LOCK_HEADER = (
     "# The reference image's packages. Written by `harness build lock`; do not edit.\n"
     "# name version architecture archive size sha256 path-in-archive\n"
@@ -66,13 +74,19 @@ class Mirror:
 def read_lock(path: Path) -> tuple[Package, ...]:
     """The packages of a lock file, sorted by name. Raises BuildFailed naming the line that is not one."""
     packages = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise BuildFailed(f"cannot be read: {cause}", where=str(path), next_step="run `harness build lock`") from cause
+    for number, line in enumerate(lines, 1):
         if not line or line.startswith("#"):
             continue
         fields = line.split()
-        if len(fields) != len(Package.__slots__) or not fields[4].isdecimal() or len(fields[5]) != 64:
+        row = LOCK_ROW.fullmatch(" ".join(fields))
+        if row is None or ".." in row["path"].split("/"):
             raise BuildFailed("is not a package row", where=f"{path}:{number}", next_step="run `harness build lock`")
-        packages.append(Package(*fields[:4], int(fields[4]), *fields[5:]))
+        name, version, architecture, archive, size, sha256, place = fields
+        packages.append(Package(name, version, architecture, archive, int(size), sha256, place))
     return tuple(sorted(packages))
 
 
@@ -120,16 +134,15 @@ def resolve(names: Sequence[str], mirrors: Sequence[Mirror], scratch: Path) -> t
     run(["apt-get", "-qq", "update"], env=environment, timeout=600)
     plan = run(["apt-get", "install", "-qq", "--print-uris", "?essential", *names], env=environment).decode()
     wanted = {}
-    for line in plan.splitlines():
-        url, file_name = line.split()[:2]
+    for url, file_name in PRINTED_URI.findall(plan):
         name, version, _ = file_name.split("_")
-        wanted[f"{name}={version.replace('%3a', ':')}"] = url.strip("'")
+        wanted[f"{name}={unquote(version)}"] = _plain(url)
     records = run(["apt-cache", "show", *sorted(wanted)], env=environment).decode()
     packages = {}
     for record in _stanzas(records):
         url = wanted.get(f"{record['Package']}={record['Version']}", "")
-        mirror = next((mirror for mirror in mirrors if url.startswith(mirror.url)), None)
-        if mirror is None or not _same_path(url.removeprefix(mirror.url), record["Filename"]):
+        mirror = next((mirror for mirror in mirrors if url == _plain(mirror.url) + record["Filename"]), None)
+        if mirror is None:
             continue
         packages[record["Package"]] = Package(
             record["Package"],
@@ -145,9 +158,9 @@ def resolve(names: Sequence[str], mirrors: Sequence[Mirror], scratch: Path) -> t
     return tuple(sorted(packages.values()))
 
 
-def _same_path(quoted: str, plain: str) -> bool:
-    """Apt percent-encodes some characters of a URL's path (+ and ~) that the index has as they are."""
-    return quoted.replace("%2b", "+").replace("%7e", "~").replace("%3a", ":") == plain
+def _plain(url: str) -> str:
+    """Apt percent-encodes some characters that the index has as they are, and drops the empty host of a local URL."""
+    return re.sub(r"^(file|copy):///", r"\1:/", unquote(url))
 
 
 def _stanzas(records: str) -> Iterator[Mapping[str, str]]:
@@ -199,9 +212,12 @@ def fetch(packages: Sequence[Package], mirrors: Sequence[Mirror], store: Store) 
     missing = [package for package, entry in have.items() if entry is None]
     if missing:
         with store.scratch("debs") as scratch:
-            _download(missing, mirrors, scratch)
-            for package in missing:
+            complaints = _download(missing, mirrors, scratch)
+            bad = [package for package in missing if not is_intact(scratch / package.sha256, package)]
+            for package in (package for package in missing if package not in bad):
                 have[package] = _keep(package, scratch / package.sha256, store)
+        if bad:
+            raise _refusal(bad, missing, complaints)
     return {package: entry / "package.deb" for package, entry in have.items() if entry is not None}
 
 
@@ -210,15 +226,22 @@ def _keep(package: Package, downloaded: Path, store: Store) -> Path:
 
 
 def _move(source: Path, target: Path) -> None:
-    source.rename(target)
+    if source.is_symlink():  # apt's method for file: URLs copies nothing
+        shutil.copyfile(source, target)
+    else:
+        source.rename(target)
 
 
-def _download(packages: Sequence[Package], mirrors: Sequence[Mirror], scratch: Path) -> None:
+def _download(packages: Sequence[Package], mirrors: Sequence[Mirror], scratch: Path) -> str:
+    """Have apt fetch each package into `<scratch>/<sha256>`; returns what it complained of."""
     bases = {mirror.archive: mirror.url for mirror in mirrors}
     if unknown := {package.archive for package in packages} - set(bases):
         raise BuildFailed(
             f"no mirror is known for the archive {', '.join(sorted(unknown))}", next_step="name one with --mirror URL"
         )
+    for url in bases.values():
+        if url.startswith(("file:", "copy:")) and not Path(unquote(urlsplit(url).path)).is_dir():
+            raise BuildFailed("there is no such folder", where=url, next_step="name another mirror with --mirror URL")
     orders = [
         word
         for package in packages
@@ -232,20 +255,26 @@ def _download(packages: Sequence[Package], mirrors: Sequence[Mirror], scratch: P
         capture_output=True,
         check=False,
     )
-    said = done.stderr.decode(errors="replace")
-    bad = [package for package in packages if not _is_intact(scratch / package.sha256, package)]
-    if bad and "404" in said:
-        raise StaleLock([package for package in bad if package.path.rsplit("/", 1)[-1].split("_")[0] in said] or bad)
-    if bad:
-        reason = next((line for line in said.splitlines() if line.startswith("E:")), f"exit {done.returncode}")
-        raise BuildFailed(
-            f"{len(bad)} of {len(packages)} packages could not be fetched: {reason}",
-            where=bad[0].path,
-            next_step="is the mirror reachable? `apt-get update` must work; another mirror: --mirror URL",
-        )
+    return done.stderr.decode(errors="replace")
 
 
-def _is_intact(path: Path, package: Package) -> bool:
+def _refusal(bad: Sequence[Package], wanted: Sequence[Package], complaints: str) -> BuildFailed:
+    """Tell an archive that dropped packages from one that cannot be reached or serves something else."""
+    rows = FAILED_FETCH.findall(complaints)
+    reasons = {package: reason for package in bad for url, reason in rows if unquote(url).endswith(f"/{package.path}")}
+    others = [package for package in bad if not GONE.match(reasons.get(package, ""))]
+    if not others:
+        return StaleLock(bad)
+    reason = reasons.get(others[0]) or complaints.strip().partition("\n")[0] or "apt did not say why"
+    return BuildFailed(
+        f"{len(others)} of {len(wanted)} packages could not be fetched: {reason}",
+        where=others[0].path,
+        next_step="is the mirror reachable? `apt-get update` must work; another mirror: --mirror URL",
+    )
+
+
+def is_intact(path: Path, package: Package) -> bool:
+    """Whether a file is this package, byte by byte."""
     if not path.is_file() or path.stat().st_size != package.size:
         return False
     with path.open("rb") as stream:

@@ -23,7 +23,13 @@ def rootfs_key(packages: Mapping[Package, Path], epoch: int) -> str:
     """Key of the installed root filesystem: the packages' digests, what is left out, and mmdebstrap's version."""
     version = run(["mmdebstrap", "--version"]).decode().split()[-1]
     recipe = digest_of_folder(Path(__file__))
-    inputs = {"debs": sorted(p.sha256 for p in packages), "left out": LEFT_OUT, "epoch": epoch, "mmdebstrap": version, "recipe": recipe}
+    inputs = {
+        "debs": sorted(p.sha256 for p in packages),
+        "left out": LEFT_OUT,
+        "epoch": epoch,
+        "mmdebstrap": version,
+        "recipe": recipe,
+    }
     return content_key(inputs)
 
 

@@ -13,7 +13,8 @@ NOT_REPRODUCIBLE = (
     "etc/ssh/ssh_host_*", "etc/machine-id", "var/lib/dbus/machine-id", "etc/*-", "var/log/*", "var/cache/*",
     "var/lib/apt/lists/*", "var/lib/systemd/random-seed", "etc/resolv.conf", "etc/hostname", "etc/hosts", "tmp/*",
     "var/tmp/*", "run/*", "dev/*", "boot/*", "vmlinuz*", "initrd.img*", "etc/fstab", "etc/ld.so.cache",
-    "etc/apt/sources.list", "etc/apt/apt.conf.d/99mmdebstrap", "var/lib/ucf", "var/lib/systemd/deb-systemd-*", "etc/mtab",
+    "etc/apt/sources.list", "etc/apt/apt.conf.d/99mmdebstrap", "var/lib/ucf", "var/lib/systemd/deb-systemd-*",
+    "etc/mtab",
 )  # fmt: skip
 MASKED = (
     "systemd-gpt-auto-generator",  # makes /boot an autofs (seen by a mount check)
@@ -40,6 +41,14 @@ def unpack(rootfs: Path, root: Path) -> None:
     )  # fmt: skip
 
 
+def copy_checkout(source: Path, target: Path) -> None:
+    """Copy a folder of the checkout with the modes git knows: executable or not, whatever the umask was."""
+    shutil.copytree(source, target, copy_function=shutil.copyfile)
+    for path in (source, *source.rglob("*")):
+        is_open = path.is_dir() or os.access(path, os.X_OK)
+        (target / path.relative_to(source)).chmod(0o755 if is_open else 0o644)
+
+
 def digest_of_folder(path: Path) -> str:
     """SHA-256 over relative names, modes (executable or not) and contents of a file or folder of the checkout."""
     total = hashlib.sha256()
@@ -55,7 +64,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes, bool]]:
         return
     for member in sorted(path.rglob("*")):
         if member.is_symlink():
-            yield str(member.relative_to(path)), os.readlink(member).encode(), False
+            yield str(member.relative_to(path)), str(member.readlink()).encode(), False
         elif member.is_file() and "__pycache__" not in member.parts:
             yield str(member.relative_to(path)), member.read_bytes(), os.access(member, os.X_OK)
 

@@ -6,6 +6,7 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -94,7 +95,7 @@ def count_differing(one: Part, other: Part, explained: Iterable[tuple[int, int]]
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     merged: list[tuple[int, int]] = []
-    for start, end in sorted(ranges):
+    for start, end in sorted(each for each in ranges if each[0] < each[1]):
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
@@ -107,3 +108,12 @@ def gaps(taken: Iterable[tuple[int, int]], end: int) -> Iterator[tuple[int, int]
     for (_, stop), (start, _) in pairwise([(0, 0), *_merged(taken), (end, end)]):
         if stop < min(start, end):
             yield stop, min(start, end)
+
+
+def moment(seconds: int, nanoseconds: int = 0) -> str:
+    """A time stamp for people: UTC, or the number where no calendar reaches."""
+    fraction = f".{nanoseconds:09}" if nanoseconds else ""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds}{fraction}"

@@ -126,6 +126,33 @@ class Ext4:
                 self._inodes.popitem(last=False)
         return found
 
+    def raw_inode(self, number: int) -> bytes:
+        """An inode as it lies on disk."""
+        return self._raw(number).raw
+
+    def footprint(self, number: int) -> Iterator[tuple[int, int]]:
+        """Where an inode, its attributes and its content lie: ranges of bytes, start and end."""
+        inode = self._raw(number)
+        yield self.slot(number)
+        if inode.attribute_block:
+            yield inode.attribute_block * self._block_size, (inode.attribute_block + 1) * self._block_size
+        if inode.public.kind in {"file", "directory"} and not inode.is_inline:
+            for run in self._runs(inode):
+                if run.offset is not None:
+                    yield run.offset, run.offset + run.length
+
+    def slot(self, number: int) -> tuple[int, int]:
+        """Where an inode lies, used or not: start and end in bytes."""
+        place = self._place(number)
+        return place, place + self._inode_size
+
+    def superblocks(self) -> Iterator[int]:
+        """Where the superblock and its copies begin, in bytes."""
+        yield 1024
+        for group in range(1, -(-(self._block_count - self._first_block) // self._group_blocks)):
+            if self._has_superblock(group):
+                yield (self._first_block + group * self._group_blocks) * self._block_size
+
     def _place(self, number: int) -> int:
         """The byte at which an inode lies."""
         if not 1 <= number <= self._inode_count:

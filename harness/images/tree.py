@@ -62,9 +62,8 @@ def open_system(layout: Layout) -> SystemTree:
 
 def find_root(layout: Layout) -> LayoutPartition:
     """The partition with the physical root: labelled so, or the only one that could be it."""
-    for partition in layout.partitions:
-        if partition.label in {"root", "luks_root"} or (partition.filesystem and partition.filesystem.label == "root"):
-            return partition
+    if named := _named(layout, "root", "luks_root"):
+        return named
     known = [p for p in layout.partitions if p.filesystem and p.filesystem.type in READERS and p.type_guid != ESP_TYPE]
     candidates = [p for p in known if p is not find_boot(layout)]
     if len(candidates) != 1:
@@ -75,10 +74,14 @@ def find_root(layout: Layout) -> LayoutPartition:
 
 def find_boot(layout: Layout) -> LayoutPartition | None:
     """The partition with the boot filesystem, or None where /boot lies on root."""
-    for partition in layout.partitions:
-        if partition.label == "boot" or (partition.filesystem and partition.filesystem.label == "boot"):
-            return partition
-    return None
+    return _named(layout, "boot")
+
+
+def _named(layout: Layout, *labels: str) -> LayoutPartition | None:
+    """By partition label; only where no partition has it, by the label of its filesystem."""
+    by_table = [partition for partition in layout.partitions if partition.label in labels]
+    by_filesystem = [p for p in layout.partitions if p.filesystem and p.filesystem.label in labels]
+    return next(iter(by_table + by_filesystem), None)
 
 
 def find_esp(layout: Layout) -> LayoutPartition | None:

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from harness.report.difference import differences, table
 
@@ -15,6 +16,10 @@ class Partition:
     number: int
     label: str
     start: int = 0
+
+
+class Row(Struct):
+    start: int
 
 
 BOOT, ROOT = Partition(3, "boot", 135266304), Partition(4, "root", 537919488)
@@ -36,6 +41,10 @@ def where(found, expected):
         ((BOOT, BOOT), (BOOT, ROOT), ["[1].number", "[1].label", "[1].start"]),
         (1, 2, ["the value"]),
         (BOOT, BOOT, []),
+        (Row(start=1), Row(start=2), [".start"]),
+        (("rw", "quiet", "x"), ("rw", "x"), ["[1]"]),
+        (("rw",), ("rw", "x", "y"), ["[1]", "[2]"]),
+        (("y", "x"), ("x", "y"), ["[0]", "[1]"]),
     ],
 )
 def test_difference_is_named_by_its_place(found, expected, places):
@@ -49,6 +58,14 @@ def test_table_has_cause_line_and_aligned_columns():
         "------------+-------------+------",
         "135,267,328 | 135,266,304 | [number=3].start",
     ]
+
+
+def test_a_word_too_many_is_named():
+    assert table(["rw", "quiet"], ["rw"])[0] == "1 value differs at [1]: 'quiet' is not expected"
+
+
+def test_a_whole_digest_is_shown():
+    assert table("a" * 64, "b" * 64)[0] == f"expected '{'b' * 64}', found '{'a' * 64}'"
 
 
 def test_uuids_are_shown_as_people_write_them():

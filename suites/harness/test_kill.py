@@ -40,10 +40,9 @@ def wait_until(condition, seconds):
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_kill_9_leaves_no_qemu_and_a_store_that_can_be_trusted(reference, tmp_path, workers):
     store = tmp_path / "store"
-    command = [
-        sys.executable, "-m", "pytest", "suites/rhcos", "-k", "test_network_is_up", "-n", workers, "-p", "no:cacheprovider",
-        "--image", str(reference.path), "--store", str(store), "--reports", str(tmp_path / "reports"), "--accel", "tcg",
-    ]  # fmt: skip
+    options = {"--image": reference.path, "--store": store, "--reports": tmp_path / "reports", "--accel": "tcg"}
+    command = [sys.executable, "-m", "pytest", "suites/rhcos", "-k", "test_network_is_up", "-n", workers]
+    command += [str(word) for pair in options.items() for word in pair]
     with (tmp_path / "output").open("wb") as output:
         run = subprocess.Popen(command, stdout=output, stderr=output)
         assert wait_until(lambda: qemus_of(store) or run.poll() is not None, START_TIME)

@@ -30,7 +30,7 @@ def test_disk_guid_is_the_placeholder_until_the_first_boot(layout, profile):
 
 
 def test_sectors_are_as_large_as_promised(layout, profile):
-    assert layout.table.sector_size == profile.disk.sector_size
+    assert {"sector size": layout.table.sector_size} == {"sector size": profile.disk.sector_size}
 
 
 def test_primary_gpt_is_sound(layout):
@@ -55,12 +55,14 @@ def test_root_ends_one_mib_before_the_backup_gpt(layout, profile):
         pytest.skip(f"{profile.name} promises the backup GPT {profile.disk.backup_gpt}")
     last = max(layout.partitions, key=lambda partition: partition.start)
     metal_size = (layout.table.alternate_lba + 1) * layout.table.sector_size
-    assert (metal_size - (last.start + last.size), metal_size % MIB) == (MIB, 0)
+    found = {"bytes behind root": metal_size - (last.start + last.size), "bytes beyond a whole MiB": metal_size % MIB}
+    assert found == {"bytes behind root": MIB, "bytes beyond a whole MiB": 0}
 
 
 def test_protective_mbr_covers_the_disk_as_it_was_laid_out(layout):
     mbr = layout.table.protective_mbr
-    assert (mbr.found, mbr.start_lba, mbr.has_other_entries) == (True, 1, False)
+    found = {"is there": mbr.found, "starts at LBA": mbr.start_lba, "has other entries": mbr.has_other_entries}
+    assert found == {"is there": True, "starts at LBA": 1, "has other entries": False}
     assert mbr.size_lba == layout.table.alternate_lba, "protective MBR and backup GPT disagree on where the disk ends"
 
 
@@ -70,4 +72,4 @@ def test_every_partition_has_a_guid_of_its_own(layout):
 
 
 def test_virtual_disk_is_as_large_as_promised(image, profile):
-    assert image.block.size == profile.disk.virtual_size
+    assert {"virtual size": image.block.size} == {"virtual size": profile.disk.virtual_size}

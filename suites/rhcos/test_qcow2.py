@@ -35,7 +35,7 @@ def test_qcow2_has_no_backing_file(header):
 
 
 def test_qcow2_carries_no_snapshots(header):
-    assert header.snapshots == 0
+    assert header.snapshots == 0, f"{header.snapshots} snapshots are inside: the image was used"
 
 
 def test_qcow2_is_neither_dirty_nor_corrupt(header):
@@ -51,4 +51,5 @@ def test_qcow2_clusters_are_compressed_only_where_promised(image, header, profil
 def test_uncompressed_qcow2_ends_on_a_cluster(image, header, profile):
     if profile.qcow2.compressed:
         pytest.skip("compressed clusters end anywhere")
-    assert image.plain_path.stat().st_size % header.cluster_size == 0
+    tail = image.plain_path.stat().st_size % header.cluster_size
+    assert tail == 0, f"{tail:,} bytes of a cluster lie behind the last whole one of {header.cluster_size:,} bytes"

@@ -1,0 +1,31 @@
+"""One limit shared by nested waits."""
+
+import time
+
+import pytest
+
+from harness.deadline import Deadline
+from harness.errors import DeadlinePassed
+
+
+def test_time_left_shrinks_and_is_never_negative():
+    deadline = Deadline(0.05)
+    assert 0 < deadline.left <= 0.05
+    time.sleep(0.06)
+    assert deadline.left == 0
+    assert deadline.expired
+    assert deadline.elapsed >= 0.06
+
+
+def test_a_shorter_deadline_cannot_outlive_the_one_it_is_in():
+    outer = Deadline(0.5)
+    assert outer.at_most(60).left <= 0.5
+    assert outer.at_most(0.1).left <= 0.1
+
+
+def test_checking_raises_only_when_time_is_over_and_says_what_was_awaited():
+    Deadline(10).check("a prompt")
+    with pytest.raises(DeadlinePassed, match=r"waited 0 s for a prompt; last seen: GRUB"):
+        Deadline(0).check("a prompt", seen="GRUB")
+    with pytest.raises(DeadlinePassed, match=r"for a prompt$"):
+        Deadline(0).check("a prompt")
