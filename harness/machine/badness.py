@@ -21,9 +21,9 @@ TABLE = Path(__file__).with_name("badness.toml")
 MOST_FINDINGS = 200  # remembered per watcher: a guest that repeats itself must not fill our memory
 LONGEST_LINE = 400  # characters of a line that are kept as evidence
 # What systemd says of a unit that failed: the first of these usually explains an emergency shell that comes later.
-FAILURE = re.compile(r"\[FAILED\]|systemd\[1\]: Failed to start |: Failed with result ")
+FAILURE = re.compile(r"\[FAILED\]|\[ TIME \] Timed out|systemd\[1\]: Failed to start |: Failed with result ")
 STAMP = re.compile(r"^ *\d+\.\d{3} ")  # what the console log puts before each line
-FAILURE_HINTS = ("FAILED", "Failed ")
+FAILURE_HINTS = ("FAILED", "Failed ", "Timed out")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ def test_config_injected_into_boot_is_there_before_the_first_boot(injected_disk,
 
 def test_config_injected_into_boot_is_applied(boots, injected_disk, console_password):
     """Nothing comes by fw_cfg here: the console, a login and a prompt are all there is."""
-    deadline = Deadline(PROMPT_TIME)
     with boots("injected", disk=injected_disk) as machine:
+        deadline = Deadline(PROMPT_TIME)
         machine.console.login("console", console_password[0], deadline)
         assert machine.console.run("cat /etc/hostname", deadline) == (0, "harness-guest\n")
         assert machine.console.run("sudo cat /etc/image-harness/secret", deadline) == (0, "only for root\n")
