@@ -37,6 +37,7 @@ from harness.machine.power import powered
 from harness.machine.qemu import Layer, Memory, Wiring, command_line, firmware_files, layer_of, version_of
 from harness.machine.shell import KEY, KeyPair
 from harness.machine.spec import MachineSpec
+from harness.machine.turns import turn_to_boot
 from harness.machine.wake import clock_of, lay_to_sleep, wake
 from harness.store import Store, content_key
 
@@ -81,7 +82,8 @@ def snapshot_of(
     """The snapshot of this image booted with this config; boots it if nobody has done so yet.
 
     Several processes may ask at once: one boots, the others wait for it. `image_digest` is the SHA-256 of the file,
-    computed if not given; `logs` receives console, journal and timeline of the boot, if there is one.
+    computed if not given; `logs` receives console, journal and timeline of the boot, if there is one. The deadline of
+    a boot starts anew when its turn has come (harness.machine.turns).
     Raises what `booted` raises.
     """
     digest = image_digest or _digest(image)
@@ -98,7 +100,8 @@ def snapshot_of(
     )
 
     def build(folder: Path) -> None:
-        _boot_and_save(folder, image, ignition, spec, accel, store, logs, deadline)
+        with turn_to_boot(store, spec):
+            _boot_and_save(folder, image, ignition, spec, accel, store, logs, Deadline(deadline.seconds))
 
     folder = store.entry(KIND, key, build)
     try:
