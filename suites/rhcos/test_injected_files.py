@@ -1,12 +1,10 @@
 """What the Ignition config asks for is there after the first boot; and before it, where it was injected."""
 
-from harness.deadline import Deadline
 from harness.images.files import open_files
 from harness.images.layout import read_layout
 from harness.images.source import open_image
 
 DEFAULT_MODE = 0o644
-PROMPT_TIME = 120.0
 
 
 def test_injected_files_have_their_content(guest, ignition):
@@ -41,12 +39,3 @@ def test_config_injected_into_boot_is_there_before_the_first_boot(injected_disk,
         entry = boot.stat("/ignition/config.ign")
         assert boot.read("/ignition/config.ign") == ignition.raw
         assert (oct(entry.mode), entry.uid, entry.gid) == (oct(0o600), 0, 0)
-
-
-def test_config_injected_into_boot_is_applied(boots, injected_disk, console_password):
-    """Nothing comes by fw_cfg here: the console, a login and a prompt are all there is."""
-    with boots("injected", disk=injected_disk) as machine:
-        deadline = Deadline(PROMPT_TIME)
-        machine.console.login("console", console_password[0], deadline)
-        assert machine.console.run("cat /etc/hostname", deadline) == (0, "harness-guest\n")
-        assert machine.console.run("sudo cat /etc/image-harness/secret", deadline) == (0, "only for root\n")

@@ -6,9 +6,6 @@ from harness.deadline import Deadline
 from harness.machine.badness import findings_in
 from harness.machine.machine import CONSOLE_LOG, JOURNAL
 
-MENU_TIME = 120.0
-LOGIN_TIME = 300.0
-
 
 def test_no_unit_has_failed(guest):
     failed = guest.check_output("systemctl list-units --failed --plain --no-legend").splitlines()
@@ -81,15 +78,3 @@ def test_image_boots_by_uefi(snapshots, profile):
     if "uefi" not in profile.boot.firmware:
         pytest.skip(f"{profile.name} does not boot by UEFI")
     assert snapshots("uefi").cold_boot > 0
-
-
-def test_kernel_arguments_can_be_edited_in_the_grub_menu(boots, console_password):
-    """As an operator at the console would: stop the menu, edit the entry, boot, log in, look."""
-
-    def edit(console):
-        console.add_kernel_arguments("image.harness=edited", Deadline(MENU_TIME))
-
-    with boots("grub-edit", at_power_on=edit) as machine:
-        machine.console.login("console", console_password[0], Deadline(LOGIN_TIME))
-        code, found = machine.console.run("cat /proc/cmdline", Deadline(LOGIN_TIME))
-    assert (code, "image.harness=edited" in found.split()) == (0, True)
