@@ -42,7 +42,7 @@ from harness.machine.wake import clock_of, lay_to_sleep, wake
 from harness.store import Store, content_key
 
 KIND = "snapshot"
-LAYOUT = 6  # raise it when the command line, the files below or what is done before saving changes
+LAYOUT = 7  # raise it when the command line, the files below or what is done before saving changes
 BLOCK = 64 * 1024  # bytes; memory is kept sparse in units of this
 
 RAM, STATE, EMPTY, FACTS = "ram", "state", "empty.qcow2", "snapshot.json"
