@@ -200,23 +200,29 @@ GRUB_SCREEN = """\
 \x1b[8;2H        initrd "$3"   """
 
 
-def test_kernel_arguments_are_added_to_the_linux_line_of_the_menu_entry(console, guest):
-    keys = b""
+@pytest.mark.parametrize("screens", [1, 2], ids=["a screen drawn once", "a screen drawn twice"])
+def test_kernel_arguments_are_added_to_the_linux_line_of_the_menu_entry(console, guest, screens):
+    """Against an editor that draws the line the cursor is in after every key, as GRUB's does."""
+    lines = ["setparams 'CoreOS'", "        insmod gzio", '        linux "$2" $4', '        initrd "$3"', ""]
 
     def grub() -> None:
-        nonlocal keys
+        row = 0
         guest.sendall(b"\x1b[20;1H Press enter to boot the selected OS, `e' to edit")
-        keys += guest.recv(1)
-        guest.sendall(GRUB_SCREEN.encode())
-        while not keys.endswith(b"\x18"):
-            keys += guest.recv(1)
-            guest.sendall(b"\x1b[7;20H" + keys[-1:])
+        guest.recv(1)
+        body = GRUB_SCREEN.partition("discard edits and return to the GRUB menu.")[2]
+        guest.sendall((GRUB_SCREEN + body * (screens - 1)).encode())
+        while (key := guest.recv(1)) != b"\x18":
+            if key in {b"\x0e", b"\x10"}:
+                row = min(row + 1, len(lines) - 1) if key == b"\x0e" else max(row - 1, 0)
+            elif key != b"\x05":
+                lines[row] += key.decode()
+            guest.sendall(f"\x1b[{row + 4};2H{lines[row]}".encode())
 
     thread = threading.Thread(target=grub)
     thread.start()
     console.add_kernel_arguments("rd.break", Deadline(SOON))
     thread.join(SOON)
-    assert keys == b"e" + b"\x0e\x0e" + b"\x05" + b" rd.break" + b"\x18"
+    assert [line for line in lines if "rd.break" in line] == ['        linux "$2" $4 rd.break']
 
 
 def read(chunks: list[bytes]) -> str:
