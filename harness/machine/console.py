@@ -12,16 +12,18 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TextIO
 
 from harness.deadline import Deadline
 from harness.errors import BootFailed, DeadlinePassed, HarnessError, MachineFailed
+from harness.machine import bootmenu
 from harness.machine.badness import Finding, Watcher
 from harness.machine.pulse import Pulse
+from harness.machine.screen import Screen
 from harness.machine.stream import KernelLineFilter, LineCutter, TextCleaner
 from harness.machine.timeline import Timeline
 from harness.machine.typist import Typist
@@ -73,6 +75,8 @@ class Console:
         self._awaited: list[_Awaited] = []
         self._cleaner, self._raw, self._quiet = TextCleaner(), LineCutter(), LineCutter()
         self._filter = KernelLineFilter()
+        self._screen: Screen | None = None
+        self._chunks = 0  # received so far
         self._logged = 0
         self._socket = connection
         self._socket.settimeout(SEND_TIMEOUT)
@@ -178,7 +182,39 @@ class Console:
 
     def add_kernel_arguments(self, arguments: str, deadline: Deadline) -> None:
         """Append to the kernel's command line in GRUB's menu, for this boot only."""
-        self.typist.add_kernel_arguments(arguments, deadline)
+        bootmenu.add_kernel_arguments(self, arguments, deadline)
+
+    @contextmanager
+    def watched(self) -> Iterator[Screen]:
+        """The screen of a terminal on this line, drawn from now on; look at it in `await_screen`."""
+        screen = Screen()
+        with self.pulse.still():
+            self._screen = screen
+        try:
+            yield screen
+        finally:
+            with self.pulse.still():
+                self._screen = None
+
+    def await_screen(self, look: Callable[[], bool], deadline: Deadline) -> bool:
+        """Wait until `look` likes the screen; False once the deadline has passed. Raises as `wait_for` does."""
+
+        def look_or_fail() -> bool | None:
+            if look():
+                return True
+            self.check()
+            return None
+
+        return bool(self.pulse.wait_until(look_or_fail, deadline))
+
+    def await_rest(self, seconds: float, deadline: Deadline) -> None:
+        """Wait until nothing has come for so long: what was being drawn is there."""
+
+        def has_come_since(seen: int) -> bool:
+            return bool(self.pulse.wait_until(lambda: self._chunks > seen or None, deadline.at_most(seconds)))
+
+        while has_come_since(self._chunks):
+            pass
 
     def take_text(self, deadline: Deadline, known: int) -> str | None:
         """User-space text nobody has taken yet; None once the deadline passes.
@@ -223,6 +259,9 @@ class Console:
 
     def _take(self, chunk: bytes, log: TextIO) -> None:
         """Digest what arrived; an empty chunk means that nothing came for a while."""
+        self._chunks += bool(chunk)
+        if self._screen is not None:
+            self._screen.feed(chunk)
         text = self._cleaner.feed(chunk)
         lines = self._raw.feed(text)
         self._record(lines, log)

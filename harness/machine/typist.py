@@ -1,4 +1,4 @@
-"""A person at the serial console, played by pexpect: prompts, passwords, shells, menus.
+"""A person at the serial console, played by pexpect: prompts, passwords and shells.
 
 The text comes from the console's reading thread, already without kernel messages, so a driver that is slow or busy
 never keeps the guest waiting.
@@ -25,13 +25,6 @@ else:
 
 WINDOW = 16 * 1024  # characters at the end of the unread text in which a pattern is searched
 MOST_TEXT = 64 * 2**20  # characters one wait may swallow before we call it a flood
-# In GRUB's editor: end of line, next line, line before, boot.
-CONTROL_E, CONTROL_N, CONTROL_P, CONTROL_X = "\x05", "\x0e", "\x10", "\x18"
-# Where the linux line may be, seen from where the screen says it is: there, one up, one down, two up, two down.
-NEARBY = ("", CONTROL_P, CONTROL_N * 2, CONTROL_P * 3, CONTROL_N * 4)
-LINUX_LINE = re.compile(r"^\s*linux(?:16|efi)?\s", re.MULTILINE)
-FIRST_ECHO = 1.0  # seconds a boot loader may need to show a key
-SILENCE = 0.05  # seconds without output after which its screen is at rest
 SHELL_PROMPT = r"[#$] $"
 
 
@@ -89,46 +82,6 @@ class Typist(Expecting):
             self.send(f"{password}\r")
             if self.await_one_of([SHELL_PROMPT, r"Login incorrect"], deadline) == 1:
                 raise BadInput(f"the console refuses user {user} with this password")
-
-    def add_kernel_arguments(self, arguments: str, deadline: Deadline) -> None:
-        """At GRUB's menu: open the first entry, append to its `linux` line and boot it.
-
-        GRUB wraps long lines on the screen (marked by a backslash) but moves the cursor by whole ones.
-        """
-        self.await_one_of([r"Press enter to boot"], deadline)
-        self.send("e")
-        self.await_one_of([r"discard edits"], deadline)
-        self.await_one_of([r"\n\s*linux(?:16|efi)?\s"], deadline)
-        screen = str(self.before).rpartition("discard edits")[2]
-        rows = [row for row in screen.split("\n")[1:] if row]
-        above = sum(not row.rstrip("\r").endswith("\\") for row in rows)
-        for key in CONTROL_N * above:
-            self._press(key)
-        self._find_linux_line()
-        for key in arguments:
-            self._press(key)
-        self.send(CONTROL_X)
-
-    def _find_linux_line(self) -> None:
-        """Stand at the end of the `linux` line: a screen drawn twice makes the count one too many.
-
-        GRUB draws the line anew for every key, so typing a space (which changes nothing) shows where the cursor is.
-        """
-        for move in NEARBY:
-            for key in (*move, CONTROL_E):
-                self._press(key)
-            if LINUX_LINE.search(self._press(" ")):
-                return
-        raise MachineFailed("GRUB's editor shows no linux line near the cursor", where="console")
-
-    def _press(self, key: str) -> str:
-        """Type one key, let the screen come to rest and return what was drawn: GRUB takes 16 bytes while it draws."""
-        self.send(key)
-        drawn, patience = "", FIRST_ECHO
-        while (text := self._line.take_text(Deadline(patience), self._known)) is not None:
-            drawn += text
-            patience = SILENCE
-        return drawn
 
     def run(self, command: str, deadline: Deadline) -> tuple[int, str]:
         """Run one command line (a terminal takes 4,095 bytes) at a shell prompt: exit code, and what it printed."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from harness.deadline import Deadline
 from harness.errors import BadInput, BootFailed, DeadlinePassed, MachineFailed
 from harness.machine.console import Console
+from harness.machine.screen import ROWS, Screen
 from harness.machine.stream import LONGEST_LINE, KernelLineFilter, LineCutter, TextCleaner
 
 KERNEL_LINE = "[   12.345678] random: crng init done\r\n"
@@ -190,39 +191,86 @@ def test_a_refused_password_is_said_to_be_refused(console, guest):
         console.login("core", "wrong", Deadline(SOON))
 
 
-GRUB_SCREEN = """\
-\x1b[2J\x1b[1;1HGNU GRUB  version 2.06
-\x1b[24;5H a command-line or ESC to discard edits and return to the GRUB menu.\
-\x1b[4;2Hsetparams 'CoreOS' '/ostree/a-name-longer-than-the-screen-is-wi\\\
-\x1b[5;2Hde/vmlinuz'          \
-\x1b[6;2H        insmod gzio   \
-\x1b[7;2H        linux "$2" $4 \
-\x1b[8;2H        initrd "$3"   """
+class Grub:
+    """GRUB's editor on a serial line: draws the whole entry after every key, `drawings` times, in a frame."""
+
+    def __init__(self, guest: socket.socket, drawings: int) -> None:
+        self.lines = ["setparams 'CoreOS' '" + "x" * 90 + "'", "\tinsmod gzio", '\tlinux "$2" ' + "$4" * 20, "\tinitrd"]
+        self.original = [*self.lines]
+        self.row = 0
+        self.guest = guest
+        self.drawings = drawings
+        self.lost_keys = 0
+
+    def serve(self) -> None:
+        """Menu, editor and, after Ctrl-X, the end."""
+        self.guest.sendall(b"\x1b[2J\x1b[20;7HPress enter to boot the selected OS, `e' to edit")
+        while self.guest.recv(1) == b"e":
+            self.lines, self.row = [*self.original], 0
+            self.draw()
+            while (key := self.guest.recv(1)) not in {b"\x18", b"\x1b"}:
+                self.press(key.decode())
+            if key == b"\x18":
+                return
+            self.guest.sendall(b"\x1b[2J\x1b[20;7HPress enter to boot the selected OS, `e' to edit")
+
+    def press(self, key: str) -> None:
+        if self.lost_keys and key.isalpha():
+            self.lost_keys -= 1
+        elif key in {"\x0e", "\x10"}:
+            self.row = min(max(self.row + (1 if key == "\x0e" else -1), 0), len(self.lines) - 1)
+        elif key != "\x05":
+            self.lines[self.row] += key
+        self.draw()
+
+    def draw(self) -> None:
+        picture, cursor, at = ["\x1b[2J\x1b[21;7Ha command-line or ESC to discard edits"], 0, 4
+        for number, line in enumerate(self.lines):
+            cursor = at if number == self.row else cursor
+            text = line.replace("\t", " " * 8)
+            while text:
+                piece, text = text[:75], text[75:]
+                picture.append(f"\x1b[{at};2H|{piece}" + ("\\" if text else "") + f"\x1b[{at};79H|")
+                at += 1
+        picture.append(f"\x1b[{cursor};3H")
+        for _ in range(self.drawings):
+            self.guest.sendall("".join(picture).encode())
 
 
-@pytest.mark.parametrize("screens", [1, 2], ids=["a screen drawn once", "a screen drawn twice"])
-def test_kernel_arguments_are_added_to_the_linux_line_of_the_menu_entry(console, guest, screens):
-    """Against an editor that draws the line the cursor is in after every key, as GRUB's does."""
-    lines = ["setparams 'CoreOS'", "        insmod gzio", '        linux "$2" $4', '        initrd "$3"', ""]
-
-    def grub() -> None:
-        row = 0
-        guest.sendall(b"\x1b[20;1H Press enter to boot the selected OS, `e' to edit")
-        guest.recv(1)
-        body = GRUB_SCREEN.partition("discard edits and return to the GRUB menu.")[2]
-        guest.sendall((GRUB_SCREEN + body * (screens - 1)).encode())
-        while (key := guest.recv(1)) != b"\x18":
-            if key in {b"\x0e", b"\x10"}:
-                row = min(row + 1, len(lines) - 1) if key == b"\x0e" else max(row - 1, 0)
-            elif key != b"\x05":
-                lines[row] += key.decode()
-            guest.sendall(f"\x1b[{row + 4};2H{lines[row]}".encode())
-
-    thread = threading.Thread(target=grub)
+@pytest.mark.parametrize("drawings", [1, 2], ids=["drawn once", "drawn twice"])
+@pytest.mark.parametrize("lost_keys", [0, 1], ids=["all keys arrive", "a key is lost"])
+def test_kernel_arguments_are_added_to_the_linux_line_of_the_menu_entry(
+    console, guest, drawings, lost_keys, monkeypatch
+):
+    monkeypatch.setattr("harness.machine.bootmenu.KEY_TIME", 0.5)
+    grub = Grub(guest, drawings)
+    grub.lost_keys = lost_keys
+    thread = threading.Thread(target=grub.serve)
     thread.start()
-    console.add_kernel_arguments("rd.break", Deadline(SOON))
+    console.add_kernel_arguments("rd.break image.harness=a-value-that-needs-another-row", Deadline(30))
     thread.join(SOON)
-    assert [line for line in lines if "rd.break" in line] == ['        linux "$2" $4 rd.break']
+    edited = [*grub.original]
+    edited[2] += " rd.break image.harness=a-value-that-needs-another-row"
+    assert grub.lines == edited
+
+
+def test_an_editor_that_takes_nothing_is_reported_with_its_screen(console, guest, monkeypatch):
+    monkeypatch.setattr("harness.machine.bootmenu.KEY_TIME", 0.1)
+    grub = Grub(guest, 1)
+    grub.lost_keys = 1000
+    threading.Thread(target=grub.serve, daemon=True).start()
+    with pytest.raises(MachineFailed, match=r"did not take 'rd.break'; it shows .*Press enter to boot"):
+        console.add_kernel_arguments("rd.break", Deadline(30))
+
+
+@given(st.lists(st.binary(max_size=200) | st.sampled_from([b"\x1b[", b"9" * 9, b";", b"@", b"L", b"H", b"?25h"])))
+def test_any_bytes_are_drawn_without_harm(chunks):
+    screen = Screen()
+    for chunk in chunks:
+        screen.feed(chunk)
+    screen.feed(b"\x1bc\x1b[3;2Hhello")
+    assert screen.rows[2].strip() == "hello"
+    assert len(screen.rows) == ROWS
 
 
 def read(chunks: list[bytes]) -> str:
