@@ -16,8 +16,8 @@ from harness.deadline import Deadline
 from harness.errors import BootFailed, DeadlinePassed, HarnessError, MachineFailed
 from harness.ignition.access import with_access
 from harness.ignition.config import read_config
-from harness.machine.accel import Accel
 from harness.machine.badness import Finding, Watcher
+from harness.machine.boot import Boot
 from harness.machine.channel import Channel, Completed
 from harness.machine.console import Console
 from harness.machine.power import Powered, powered
@@ -101,13 +101,15 @@ class Machine:
             raise MachineFailed("no channel: the machine was booted without an Ignition config", where="guest")
         return self.channel.run(script, deadline or Deadline(COMMAND_TIME))
 
-    def reboot(self, deadline: Deadline) -> None:
-        """Reboot the guest and wait until it is up again."""
+    def reboot(self, deadline: Deadline, *, at_menu: Callable[[Console], None] | None = None) -> None:
+        """Reboot the guest and wait until it is up again; `at_menu` may drive the boot loader meanwhile."""
         self.hang_up()
         greetings = self.channel.greetings
         self.run("systemctl reboot --no-block", deadline)
         self.console.timeline.restart()
         self.is_restored = False
+        if at_menu is not None:
+            at_menu(self.console)
         await_guest(self, deadline, greetings + 1)
 
     def hang_up(self) -> None:
@@ -138,7 +140,8 @@ class Machine:
     def hand_over(self, disk: Path, variables: Path, key: Path) -> None:
         """Move disk overlay, UEFI variables and ssh key out of a machine that has ended."""
         (self._scratch / DISK).rename(disk)
-        (self._scratch / KEY).rename(key)
+        if self.keys is not None:
+            (self._scratch / KEY).rename(key)
         if (self._scratch / VARIABLES).exists():
             (self._scratch / VARIABLES).rename(variables)
 
@@ -148,28 +151,22 @@ class Machine:
 
 
 @contextmanager
-def booted(  # noqa: PLR0913  a snapshot brings its memory as the ninth
-    image: Path,
-    ignition: bytes | None,
-    spec: MachineSpec,
-    accel: Accel,
+def booted(
+    boot: Boot,
     store: Store,
     logs: Path,
     deadline: Deadline,
     *,
     allowed: Sequence[str] = (),
     memory: tuple[int, Memory] | None = None,
-    at_power_on: Callable[[Console], None] | None = None,
 ) -> Iterator[Machine]:
-    """A machine booted from `image` with the user's Ignition config, to which our access is added.
+    """A machine that has booted; where it was given no Ignition config, as far as its login prompt.
 
-    `ignition` empty means no config but ours; None means an image that takes none at all: then there is only the
-    console, and its login prompt is what is waited for. `allowed` are badness ids expected here. `memory`
-    is an open file, by descriptor and path, to use as guest memory. `at_power_on` may drive the boot loader.
+    `allowed` are badness ids expected here. `memory` is an open file, by descriptor and path, to use as guest memory.
     Raises BootFailed at the first bad console line, MachineFailed if QEMU fails, DeadlinePassed.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    bottom = layer_of(image)
+    bottom, spec, ignition = layer_of(boot.image), boot.spec, boot.ignition
     with store.scratch("machine") as scratch:
         keys = None if ignition is None else make_key_pair(scratch)
         config = None
@@ -182,14 +179,12 @@ def booted(  # noqa: PLR0913  a snapshot brings its memory as the ninth
 
         def argv(ends: tuple[int, int, int]) -> list[str]:
             guest_memory = None if memory is None else memory[1]
-            return command_line(spec, accel.name, Wiring(*ends, layers, config, guest_memory, variables))
+            return command_line(spec, boot.accel.name, Wiring(*ends, layers, config, guest_memory, variables))
 
         keep_open = () if memory is None else (memory[0],)
         with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=keep_open) as parts:
             machine = Machine(parts, logs, scratch, keys)
             try:
-                if at_power_on is not None:
-                    at_power_on(machine.console)
                 await_guest(machine, deadline)
                 yield machine
             except BaseException as failure:

@@ -7,7 +7,6 @@ entropy before anyone may use it; its machine-id, boot_id and ssh host keys are 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 import os
@@ -16,12 +15,12 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import DeadlinePassed, StoreError
-from harness.machine.accel import Accel
+from harness.machine.boot import Boot
 from harness.machine.machine import (
     CONSOLE_LOG,
     DISK,
@@ -34,15 +33,14 @@ from harness.machine.machine import (
     own_variables,
 )
 from harness.machine.power import powered
-from harness.machine.qemu import Layer, Memory, Wiring, command_line, firmware_files, layer_of, version_of
+from harness.machine.qemu import Layer, Memory, Wiring, command_line, layer_of
 from harness.machine.shell import KEY, KeyPair
-from harness.machine.spec import MachineSpec
 from harness.machine.turns import turn_to_boot
 from harness.machine.wake import clock_of, lay_to_sleep, wake
 from harness.store import Store, content_key
 
 KIND = "snapshot"
-LAYOUT = 7  # raise it when the command line, the files below or what is done before saving changes
+LAYOUT = 8  # raise it when the command line, the files below or what is done before saving changes
 BLOCK = 64 * 1024  # bytes; memory is kept sparse in units of this
 
 RAM, STATE, EMPTY, FACTS = "ram", "state", "empty.qcow2", "snapshot.json"
@@ -51,13 +49,11 @@ FIRST_BOOT = "first-boot"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A finished entry of the store, and the image its disk continues."""
+    """A finished entry of the store, and the boot that it keeps."""
 
     folder: Path
-    image: Path
-    spec: MachineSpec
-    accel: Accel
-    host_keys: str
+    boot: Boot
+    host_keys: str  # empty where the guest was given no config: such a one has neither ssh nor channel
     cold_boot: float  # seconds from starting QEMU to a settled guest
     saving: float  # seconds it took to save
     guest_clock: float  # what the guest's clock showed when it was stopped (seconds since 1970)
@@ -68,46 +64,23 @@ class Snapshot:
         return self.folder / FIRST_BOOT
 
 
-def snapshot_of(
-    image: Path,
-    ignition: bytes,
-    spec: MachineSpec,
-    accel: Accel,
-    store: Store,
-    logs: Path,
-    deadline: Deadline,
-    *,
-    image_digest: str | None = None,
-) -> Snapshot:
-    """The snapshot of this image booted with this config; boots it if nobody has done so yet.
+def snapshot_of(boot: Boot, store: Store, logs: Path, deadline: Deadline) -> Snapshot:
+    """The snapshot of this boot; boots if nobody has done so yet.
 
-    Several processes may ask at once: one boots, the others wait for it. `image_digest` is the SHA-256 of the file,
-    computed if not given; `logs` receives console, journal and timeline of the boot, if there is one. The deadline of
-    a boot starts anew when its turn has come (harness.machine.turns).
+    Several processes may ask at once: one boots, the others wait for it. `logs` receives console, journal and timeline
+    of the boot, if there is one. The deadline of a boot starts anew when its turn has come (harness.machine.turns).
     Raises what `booted` raises.
     """
-    digest = image_digest or _digest(image)
-    key = content_key(
-        {
-            "layout": LAYOUT,
-            "image": digest,
-            "ignition": hashlib.sha256(ignition).hexdigest(),
-            "spec": spec.key(),
-            "accel": accel.name,
-            "qemu": version_of(spec.arch),
-            "firmware": _digest(firmware_files()[0]) if spec.firmware == "uefi" else "",
-        }
-    )
 
     def build(folder: Path) -> None:
-        with turn_to_boot(store, spec):
-            _boot_and_save(folder, image, ignition, spec, accel, store, logs, Deadline(deadline.seconds))
+        with turn_to_boot(store, boot.spec):
+            _boot_and_save(folder, boot, store, logs, Deadline(deadline.seconds))
 
-    folder = store.entry(KIND, key, build)
+    folder = store.entry(KIND, content_key({"layout": LAYOUT, **boot.key()}), build)
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         measured = (facts[name] for name in ("host_keys", "cold_boot", "saving", "guest_clock"))
-        return Snapshot(folder, image, spec, accel, *measured)
+        return Snapshot(folder, boot, *measured)
     except (OSError, ValueError, KeyError) as cause:
         raise StoreError(f"snapshot cannot be used: {cause}", where=str(folder), next_step="remove it") from cause
 
@@ -118,20 +91,21 @@ def restored(
 ) -> Iterator[Machine]:
     """A fresh machine from a snapshot, its clock set and its entropy its own. At the end it is thrown away.
 
+    A guest without channel cannot be told either: it goes on from the second in which it was saved.
     It is killed rather than shut down: nobody will look at its disk again. Raises MachineFailed, DeadlinePassed.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    folder, spec = snapshot.folder, snapshot.spec
+    folder, boot, spec = snapshot.folder, snapshot.boot, snapshot.boot.spec
     with store.scratch("machine") as scratch, (folder / STATE).open("rb") as state:
         overlay = Layer(scratch / DISK, "qcow2")
         shutil.copyfile(folder / EMPTY, overlay.path)
-        layers = (overlay, Layer(folder / DISK, "qcow2"), layer_of(snapshot.image))
+        layers = (overlay, Layer(folder / DISK, "qcow2"), layer_of(boot.image))
         memory = Memory(folder / RAM, is_shared=False)
         variables = own_variables(spec, scratch, folder / VARIABLES)
 
         def argv(ends: tuple[int, int, int]) -> list[str]:
             wiring = Wiring(*ends, layers, None, memory, variables, is_incoming=True)
-            return command_line(spec, snapshot.accel.name, wiring)
+            return command_line(spec, boot.accel.name, wiring)
 
         with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=(state.fileno(),)) as parts:
             parts.console.timeline.look_no_more()
@@ -141,8 +115,10 @@ def restored(
             parts.qmp.migrate("migrate-incoming", f"fd:{state.fileno()}", deadline)
             behind = time.time() - snapshot.guest_clock
             mark("restored", parts.console.elapsed)
-            machine = Machine(parts, logs, scratch, KeyPair(folder / KEY), host_keys=snapshot.host_keys)
-            wake(machine, deadline, behind)
+            keys = KeyPair(folder / KEY) if snapshot.host_keys else None
+            machine = Machine(parts, logs, scratch, keys, host_keys=snapshot.host_keys)
+            if machine.has_channel:
+                wake(machine, deadline, behind)
             mark("awake", parts.console.elapsed)
             try:
                 yield machine
@@ -151,30 +127,15 @@ def restored(
                 machine.console.timeline.write(logs / TIMELINE)
 
 
-def _boot_and_save(
-    folder: Path,
-    image: Path,
-    ignition: bytes,
-    spec: MachineSpec,
-    accel: Accel,
-    store: Store,
-    logs: Path,
-    deadline: Deadline,
-) -> None:
-    """Boot into memory of our own (gone when we are), warm up ssh, save, and copy everything into `folder`."""
+def _boot_and_save(folder: Path, boot: Boot, store: Store, logs: Path, deadline: Deadline) -> None:
+    """Boot into memory of our own (gone when we are), prepare, save, and copy everything into `folder`."""
     ram = os.memfd_create("guest-memory", os.MFD_CLOEXEC)
     try:
-        os.ftruncate(ram, spec.memory * 2**20)
+        os.ftruncate(ram, boot.spec.memory * 2**20)
         memory = Memory(Path(f"/proc/self/fd/{ram}"), is_shared=True)
-        with booted(image, ignition, spec, accel, store, logs, deadline, memory=(ram, memory)) as machine:
-            booting = machine.timeline["settled"]
-            machine.collect_journal(Deadline(60))
-            host_keys = machine.host_keys = machine.run(READ_HOST_KEYS).text
-            machine.shell.run("sudo -n true", Deadline(60))  # first use starts the user's session and fills caches
-            machine.hang_up()
-            machine.run("sync")
-            lay_to_sleep(machine, deadline)
-            clock_error = clock_of(machine, deadline)
+        with booted(boot, store, logs, deadline, memory=(ram, memory)) as machine:
+            booting = machine.timeline["settled" if machine.has_channel else "login prompt"]
+            clock_error = _prepare(machine, deadline) if machine.has_channel else 0.0
             started = time.monotonic()
             machine.qmp.allow_shared_memory()
             machine.qmp.migrate("migrate", f"exec:cat > {shlex.quote(str(folder / STATE))}", deadline)
@@ -190,16 +151,25 @@ def _boot_and_save(
         os.close(ram)
     shutil.copytree(logs, folder / FIRST_BOOT)
     facts = {
-        "host_keys": host_keys,
+        "host_keys": machine.host_keys,
         "cold_boot": booting,
         "saving": round(saving, 3),
         "guest_clock": guest_clock,
-        "spec": asdict(spec),
-        "accel": accel.name,
-        "qemu": version_of(spec.arch),
-        "image": str(image),
+        **boot.key(),
+        "file": str(boot.image),
     }
     (folder / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _prepare(machine: Machine, deadline: Deadline) -> float:
+    """Leave a guest so that it answers soon after a restore; returns how far its clock is ahead of ours."""
+    machine.collect_journal(Deadline(60))
+    machine.host_keys = machine.run(READ_HOST_KEYS).text
+    machine.shell.run("sudo -n true", Deadline(60))  # first use starts the user's session and fills caches
+    machine.hang_up()
+    machine.run("sync")
+    lay_to_sleep(machine, deadline)
+    return clock_of(machine, deadline)
 
 
 def _copy_sparse(source: int, target: Path) -> None:
@@ -219,8 +189,3 @@ def _copy_sparse(source: int, target: Path) -> None:
                 block = memory[offset : offset + BLOCK]
                 if block != zeros[: len(block)]:
                     os.pwrite(copy.fileno(), block, offset)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

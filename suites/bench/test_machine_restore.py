@@ -6,8 +6,6 @@ import time
 import pytest
 
 from harness.deadline import Deadline
-from harness.machine.snapshot import restored
-from harness.report.folder import machine_folder
 
 RESTORES = 5
 TARGET = 15  # times that a restore must be faster, to the first ssh command
@@ -22,14 +20,14 @@ def first_commands(machine, started):
     return by_channel, time.monotonic() - started
 
 
-def test_a_restored_guest_answers_15_times_sooner_than_a_booted_one(snapshot, boots, store, run_folder, accel, told):
+def test_a_restored_guest_answers_15_times_sooner_than_a_booted_one(snapshot, boots, restores, accel, told):
     started = time.monotonic()
     with boots("bench-cold-boot") as machine:
         cold = first_commands(machine, started)
     warm = []
     for number in range(RESTORES):
         started = time.monotonic()
-        with restored(snapshot, store, machine_folder(run_folder, f"bench-restore-{number}"), Deadline(120)) as machine:
+        with restores(snapshot, f"bench-restore-{number}") as machine:
             warm.append(first_commands(machine, started))
     by_channel, by_ssh = (statistics.median(column) for column in zip(*warm, strict=True))
     told(f"{accel.name}, median of {RESTORES}", "cold boot", "restore", "faster")

@@ -11,6 +11,7 @@ import pytest
 from harness.deadline import Deadline
 from harness.errors import BadInput, BootFailed, MachineFailed, UnsupportedImage
 from harness.machine.accel import Accel
+from harness.machine.boot import Boot
 from harness.machine.machine import booted
 from harness.machine.power import powered
 from harness.machine.qemu import Layer, Wiring, command_line, layer_of
@@ -49,7 +50,7 @@ def test_a_disk_without_a_boot_loader_fails_within_seconds(store, empty_disk, tm
     image = empty_disk.read_bytes()
     with (
         pytest.raises(BootFailed, match=r"\[no-bootable-device\]"),
-        booted(empty_disk, None, MachineSpec(memory=128), TCG, store, tmp_path / "logs", Deadline(60)),
+        booted(Boot(empty_disk, None, MachineSpec(memory=128), TCG), store, tmp_path / "logs", Deadline(60)),
     ):
         pytest.fail("it came up")
     assert empty_disk.read_bytes() == image

@@ -4,10 +4,6 @@ import json
 
 import pytest
 
-from harness.deadline import Deadline
-
-REBOOT_TIME = 300.0
-
 
 @pytest.fixture(scope="module")
 def kernel_arguments(guest):
@@ -87,13 +83,3 @@ def test_grub_knows_the_boot_uuid(guest):
 def test_core_is_an_administrator(guest):
     groups = set(guest.user("core").groups)
     assert {"adm", "sudo", "systemd-journal", "wheel"} - groups == set()
-
-
-def test_ignition_ran_once_and_a_reboot_does_not_run_it_again(fresh_machine):
-    before = fresh_machine.run("cat /etc/.ignition-result.json /proc/sys/kernel/random/boot_id").text.splitlines()
-    fresh_machine.reboot(Deadline(REBOOT_TIME))
-    after = fresh_machine.run("cat /etc/.ignition-result.json /proc/sys/kernel/random/boot_id").text.splitlines()
-    assert before[-1] != after[-1], "the guest did not reboot"
-    assert after[:-1] == before[:-1]
-    assert "ignition.firstboot" not in fresh_machine.run("cat /proc/cmdline").text.split()
-    assert fresh_machine.run("journalctl -b -t ignition -o cat --no-pager").text.strip() in {"", "-- No entries --"}

@@ -1,5 +1,7 @@
 """The system once it runs: state, mounts, console, and the ways to boot it."""
 
+import time
+
 import pytest
 
 from harness.deadline import Deadline
@@ -53,19 +55,14 @@ def test_network_is_up(guest):
 
 
 def test_clock_is_right_after_a_restore(fresh_machine):
-    import time
-
     guest_time = float(fresh_machine.run("date +%s.%N").text)
     assert abs(guest_time - time.time()) < 2.0
 
 
-def test_two_fresh_machines_do_not_share_random_numbers(fresh_machine, snapshot, store, run_folder):
-    from harness.machine.snapshot import restored
-    from harness.report.folder import machine_folder
-
+def test_two_fresh_machines_do_not_share_random_numbers(fresh_machine, snapshot, restores):
     read = "head -c 32 /dev/urandom | base64 -w0"
     first = fresh_machine.run(read).text
-    with restored(snapshot, store, machine_folder(run_folder, "fresh-sibling"), Deadline(120)) as sibling:
+    with restores(snapshot, "fresh-sibling") as sibling:
         assert sibling.run(read).text != first
 
 

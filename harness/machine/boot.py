@@ -1,0 +1,44 @@
+"""What is booted: an image, the config it gets, on which machine, accelerated how."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.machine.accel import Accel
+from harness.machine.qemu import firmware_files, version_of
+from harness.machine.spec import MachineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """A first boot. The image file is never written.
+
+    `ignition` is the user's config, delivered by fw_cfg with our access added; empty means no config but ours. None
+    delivers nothing at all: then nobody gets in but by the console. `digest` is the image file's SHA-256 or another
+    name of its content, computed where it is not given.
+    """
+
+    image: Path
+    ignition: bytes | None
+    spec: MachineSpec
+    accel: Accel
+    digest: str = ""
+
+    def key(self) -> dict[str, Any]:
+        """Everything that decides what the guest will be like, as JSON-able values. Raises MissingTool, ToolFailed."""
+        return {
+            "image": self.digest or _sha256(self.image),
+            "ignition": None if self.ignition is None else hashlib.sha256(self.ignition).hexdigest(),
+            "spec": self.spec.key(),
+            "accel": self.accel.name,
+            "qemu": version_of(self.spec.arch),
+            "firmware": _sha256(firmware_files()[0]) if self.spec.firmware == "uefi" else "",
+        }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
