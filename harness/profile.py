@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct, field
 
 from harness.errors import BadInput
-from harness.images.gpt import Table
-from harness.images.layout import Layout
+from harness.images.partitions.gpt import Table
+from harness.images.partitions.layout import Layout
 
 FOLDER = Path(__file__).parents[1] / "fixtures/profiles"
 

@@ -21,7 +21,8 @@ from harness.build.rootfs import install
 from harness.build.sandbox import run_stage
 from harness.build.tree import digest_of_folder
 from harness.errors import BuildFailed
-from harness.images.raw import FileBlock, sha256_of
+from harness.images.extents import sha256_of
+from harness.images.formats.raw import FileBlock
 from harness.store import Store, content_key
 from harness.tools import run
 

@@ -24,7 +24,7 @@ import msgspec
 from harness.build.packages import is_intact, read_lock
 from harness.build.reference import DEFINITION, LOCK, Built, build_reference
 from harness.errors import BuildFailed, HarnessError
-from harness.images.difference import explain_difference
+from harness.images.difference.explain import explain_difference
 from harness.images.source import open_image
 from harness.store import Store, content_key
 from harness.tools import find_tool

@@ -1,7 +1,7 @@
 """A read-only view of files: what the checks of this room need, and that view of a folder on this host.
 
-`View` is the part of `harness.images.files` that is used here, so that a store inside an image and one in a folder
-are read alike. Paths are absolute within the view; nothing follows a symlink, so nothing leads out of it.
+`View` is the part of `harness.images.filesystems.files` that is used here, so that a store inside an image and one in
+a folder are read alike. Paths are absolute within the view; nothing follows a symlink, so nothing leads out of it.
 """
 
 from __future__ import annotations

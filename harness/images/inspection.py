@@ -9,13 +9,14 @@ import msgspec
 
 from harness.errors import BadInput, DamagedImage, HarnessError
 from harness.images import manifest as facts
-from harness.images.bls import read_entries
-from harness.images.files import Files, Mount, open_mount, shown
-from harness.images.layout import Layout, LayoutPartition, part_of, read_layout
+from harness.images.filesystems.files import Files, Mount, open_mount, shown
+from harness.images.filesystems.superblock import Filesystem
+from harness.images.formats.disk import Fact
 from harness.images.manifest import SECTIONS, SLOW_SECTIONS, Manifest, Section
-from harness.images.stamps import read_aleph, read_console, read_ignition_state, read_os_release, read_platforms
-from harness.images.superblock import Filesystem
-from harness.images.tree import SystemTree, find_boot, open_system
+from harness.images.partitions.layout import Layout, LayoutPartition, part_of, read_layout
+from harness.images.system.bls import read_entries
+from harness.images.system.stamps import read_aleph, read_console, read_ignition_state, read_os_release, read_platforms
+from harness.images.system.tree import SystemTree, find_boot, open_system
 
 if TYPE_CHECKING:
     from harness.images.source import Image
@@ -53,7 +54,7 @@ class _Inspection:
         )
         makers: dict[Section, Callable[[], Any]] = {
             "hashes": self._hashes,
-            "qcow2": self._qcow2,
+            "container": self._container,
             "disk": lambda: _disk(self._known_layout()),
             "boot": self._boot,
             "ignition": self._ignition,
@@ -91,20 +92,11 @@ class _Inspection:
         image = self.image
         return facts.Hashes(image.file_sha256(), image.uncompressed_sha256(), image.disk_sha256())
 
-    def _qcow2(self) -> facts.Qcow2Facts | None:
-        header = self.image.qcow2
-        if header is None:
-            return None
-        return facts.Qcow2Facts(
-            header.version,
-            header.cluster_size,
-            1 << header.refcount_order,
-            header.header_length,
-            header.compression_type,
-            None if header.backing_file is None else shown(header.backing_file),
-            header.incompatible_features,
-            header.snapshots,
-        )
+    def _container(self) -> dict[str, Fact] | None:
+        facts_of_header = self.image.block.facts()
+        return {
+            name: shown(value) if isinstance(value, str) else value for name, value in facts_of_header.items()
+        } or None
 
     def _boot(self) -> facts.BootFacts:
         boot = self._boot_files()

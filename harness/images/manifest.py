@@ -14,7 +14,7 @@ from msgspec import Struct
 from harness.errors import BadInput
 
 SCHEMA: Literal["1"] = "1"
-Section = Literal["hashes", "qcow2", "disk", "boot", "ignition", "system", "containers"]
+Section = Literal["hashes", "container", "disk", "boot", "ignition", "system", "containers"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 SLOW_SECTIONS: frozenset[Section] = frozenset({"hashes"})
 
@@ -35,19 +35,6 @@ class Hashes(Struct, frozen=True, forbid_unknown_fields=True):
     file_sha256: str
     uncompressed_sha256: str
     disk_sha256: str
-
-
-class Qcow2Facts(Struct, frozen=True, forbid_unknown_fields=True):
-    """The header's properties that a release fixes."""
-
-    version: int
-    cluster_size: int
-    refcount_bits: int
-    header_length: int
-    compression_type: str
-    backing_file: str | None
-    incompatible_features: int
-    snapshots: int
 
 
 class FilesystemFacts(Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,7 +153,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     schema: Literal["1"]
     file: FileFacts
     hashes: Hashes | None = None
-    qcow2: Qcow2Facts | None = None
+    container: dict[str, str | int | bool | None] | None = None
     disk: DiskFacts | None = None
     boot: BootFacts | None = None
     ignition: IgnitionFacts | None = None

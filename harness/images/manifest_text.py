@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from harness.images.formats.disk import Fact
 from harness.images.manifest import BootFacts, DiskFacts, FilesystemFacts, Manifest, SystemFacts
 
 MIB = 2**20
@@ -50,14 +51,18 @@ def _file(manifest: Manifest) -> Iterator[str]:
     file = manifest.file
     wrapped = f", {file.compression}-compressed" if file.compression else ""
     yield f"{file.name}: {file.container}{wrapped}, {file.size:,} bytes, disk of {file.virtual_size:,} bytes"
-    if manifest.qcow2:
-        header = manifest.qcow2
-        backing = f"backing file {header.backing_file}" if header.backing_file else "no backing file"
-        yield _line("qcow2", f"version {header.version}, clusters of {header.cluster_size:,}, {backing}")
+    if manifest.container:
+        yield _line(file.container, ", ".join(f"{name} {_fact(value)}" for name, value in manifest.container.items()))
     if manifest.hashes:
         yield _line("file", f"sha256 {manifest.hashes.file_sha256}")
         yield _line("uncompressed", f"sha256 {manifest.hashes.uncompressed_sha256}")
         yield _line("disk", f"sha256 {manifest.hashes.disk_sha256}")
+
+
+def _fact(value: Fact) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return f"{value:,}" if isinstance(value, int) else value
 
 
 def _disk(disk: DiskFacts) -> Iterator[str]:

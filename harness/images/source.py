@@ -1,31 +1,32 @@
 """An image file as a user names it: recognised by content, unpacked if need be, opened as a virtual disk.
 
-A new container format has its place in `OPENERS` (and leaves `FOREIGN` then); a new compression in compression.py.
+A new container format has its row in `FORMATS` (and leaves `FOREIGN` then); a new compression in compression.py.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from harness.errors import BadInput, DamagedImage, HarnessError, UnsupportedImage
-from harness.images import qcow2
 from harness.images.block import Block
-from harness.images.compression import Compression, detect, first_bytes, unpacked
-from harness.images.gpt_header import SIGNATURE as GPT_SIGNATURE
-from harness.images.qcow2_header import Qcow2Header
-from harness.images.raw import FileBlock, sha256_of
-from harness.images.superblock import identify
+from harness.images.extents import sha256_of
+from harness.images.filesystems.superblock import identify
+from harness.images.formats import qcow2
+from harness.images.formats.compression import Compression, detect, first_bytes, unpacked
+from harness.images.formats.disk import Disk, Format, Opening
+from harness.images.formats.qcow2_header import Qcow2Header
+from harness.images.formats.raw import FileBlock
+from harness.images.partitions.gpt_header import SIGNATURE as GPT_SIGNATURE
 
 if TYPE_CHECKING:
     from harness.store import Store
 
-Container = Literal["raw", "qcow2"]
 SNIFFED = 36 * 1024  # bytes: reaches the ISO 9660 descriptor at 32 KiB
 SECTOR_SIZES = (512, 4096)
 BOOT_SIGNATURE = b"\x55\xaa"
@@ -56,12 +57,16 @@ class Image:
     """An opened image. `plain_path` is the uncompressed container file, which QEMU can be given."""
 
     path: Path
-    container: Container
+    container: str  # the name of its row in FORMATS
     compression: Compression | None
-    block: Block  # the virtual disk
+    block: Disk  # the virtual disk
     plain_path: Path
-    qcow2: Qcow2Header | None
     _digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def qcow2(self) -> Qcow2Header | None:
+        """The header of a qcow2 file."""
+        return self.block.header if isinstance(self.block, qcow2.Qcow2Block) else None
 
     def file_sha256(self) -> str:
         """SHA-256 of the file as it lies there, as a checksum file has it."""
@@ -107,16 +112,17 @@ def open_image(path: Path, *, store: Store | None = None, backing: Block | None 
             inside = stack.enter_context(unpacked(path, compression, store=store))
             plain, digests = inside.path, {"uncompressed": inside.sha256}
             head = _head(plain)
-        container = _container(path, head)
-        _refuse_foreign(path, head, plain)
-        disk = OPENERS[container](plain, path, backing)
+        with FileBlock(plain) as file:
+            found = _format(path, head, file)
+            if found is RAW:
+                _refuse_foreign(path, head, file)
+        disk = found.open(Opening(plain, str(path), backing))
         stack.callback(disk.close)
-        header = disk.header if isinstance(disk, qcow2.Qcow2Block) else None
-        yield Image(path, container, compression, disk, plain, header, digests)
+        yield Image(path, found.name, compression, disk, plain, digests)
 
 
-def _open_raw(plain: Path, path: Path, _: Block | None) -> FileBlock:
-    disk = FileBlock(plain, str(path))
+def _open_raw(opening: Opening) -> FileBlock:
+    disk = FileBlock(opening.path, opening.name)
     try:
         _check_plausible(disk)
     except BaseException:
@@ -125,8 +131,8 @@ def _open_raw(plain: Path, path: Path, _: Block | None) -> FileBlock:
     return disk
 
 
-def _open_qcow2(plain: Path, path: Path, backing: Block | None) -> qcow2.Qcow2Block:
-    disk = qcow2.Qcow2Block(plain, backing=backing, name=str(path))
+def _open_qcow2(opening: Opening) -> qcow2.Qcow2Block:
+    disk = qcow2.Qcow2Block(opening.path, backing=opening.backing, name=opening.name)
     try:
         disk.check_length()
     except BaseException:
@@ -135,16 +141,17 @@ def _open_qcow2(plain: Path, path: Path, backing: Block | None) -> qcow2.Qcow2Bl
     return disk
 
 
-OPENERS: Mapping[Container, Callable[[Path, Path, Block | None], FileBlock | qcow2.Qcow2Block]] = {
-    "raw": _open_raw,
-    "qcow2": _open_qcow2,
-}
+RAW = Format("raw", lambda _head, _file: True, _open_raw)
+FORMATS: tuple[Format, ...] = (
+    Format("qcow2", lambda head, _file: head.startswith(qcow2.MAGIC), _open_qcow2),
+    RAW,  # has no magic, so it comes last
+)
 
 
-def _container(path: Path, head: bytes) -> Container:
+def _format(path: Path, head: bytes, file: Block | None) -> Format:
     if detect(head):
         raise UnsupportedImage("is compressed twice", where=str(path), next_step="unpack it once yourself")
-    return "qcow2" if head.startswith(qcow2.MAGIC) else "raw"
+    return next(known for known in FORMATS if known.recognises(head, file))
 
 
 def _check_file(path: Path) -> None:
@@ -175,20 +182,18 @@ def _check_inside(path: Path, head: bytes) -> None:
     """Refuse a compressed file by its first bytes, before gigabytes are unpacked for nothing."""
     if not head:
         raise DamagedImage("is compressed, with nothing inside", where=str(path))
-    if _container(path, head) == "raw":
+    if _format(path, head, None) is RAW:
         _refuse_foreign(path, head, None)
         if _is_text(head):
             raise _no_image(str(path), head)
 
 
-def _refuse_foreign(path: Path, head: bytes, plain: Path | None) -> None:
+def _refuse_foreign(path: Path, head: bytes, file: Block | None) -> None:
     for name, offset, magic, way_out in FOREIGN:
         if head[offset : offset + len(magic)] == magic:
             raise _foreign(path, name, way_out)
-    if plain is not None:
-        with FileBlock(plain) as file:
-            if file.size > VHD_FOOTER and file.read(file.size - VHD_FOOTER, 8) == b"conectix":
-                raise _foreign(path, "VHD (fixed)", CONVERT)
+    if file is not None and file.size > VHD_FOOTER and file.read(file.size - VHD_FOOTER, 8) == b"conectix":
+        raise _foreign(path, "VHD (fixed)", CONVERT)
 
 
 def _foreign(path: Path, name: str, way_out: str) -> HarnessError:

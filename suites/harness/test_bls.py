@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.images.bls import BootEntries, parse_entry, split_arguments
+from harness.images.system.bls import BootEntries, parse_entry, split_arguments
 
 TEXT = """# made by ostree
 title Fedora CoreOS 41 (ostree:0)

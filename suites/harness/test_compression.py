@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import DamagedImage, HarnessError, StoreError
-from harness.images.compression import detect, first_bytes, unpack, unpacked
+from harness.images.formats.compression import detect, first_bytes, unpack, unpacked
 from harness.store import Store
 
 PACK = {"gz": gzip.compress, "xz": lzma.compress, "zst": zstd.compress}
@@ -140,7 +140,7 @@ def test_a_hundred_thousand_empty_streams_take_bounded_time(tmp_path):
 def test_a_full_disk_is_the_stores_error(tmp_path, monkeypatch):
     packed = tmp_path / "packed"
     packed.write_bytes(gzip.compress(NOISE))
-    monkeypatch.setattr("harness.images.compression.SPARE_DISK", 2**62)
+    monkeypatch.setattr("harness.images.formats.compression.SPARE_DISK", 2**62)
     with pytest.raises(StoreError, match="no room to unpack"):
         unpack(packed, tmp_path / "out", "gz")
 

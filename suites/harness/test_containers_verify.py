@@ -19,8 +19,8 @@ from harness.containers.records import big_data_path, layer_ids, list_images
 from harness.containers.storage import store_images
 from harness.containers.verify import verify_storage
 from harness.errors import HarnessError
-from harness.images.files import open_files
-from harness.images.raw import FileBlock
+from harness.images.filesystems.files import open_files
+from harness.images.formats.raw import FileBlock
 from harness.tools import known_tools, run
 
 EPOCH = 1_700_000_000

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.images.block import Part
-from harness.images.difference import explain_difference
-from harness.images.differing import Difference, count_differing, differing, gaps, moment
+from harness.images.difference.differing import Difference, count_differing, differing, gaps, moment
+from harness.images.difference.explain import explain_difference
 from harness.images.source import open_image
 from harness.tools import run
 

@@ -13,10 +13,10 @@ import pytest
 
 from harness.errors import DamagedImage, HarnessError, MissingFile, UnsupportedImage
 from harness.images.block import Block
-from harness.images.ext4 import Ext4
-from harness.images.files import Files, Mount, open_files
-from harness.images.inodes import KINDS
-from harness.images.raw import FileBlock
+from harness.images.filesystems.ext4 import Ext4
+from harness.images.filesystems.files import Files, Mount, open_files
+from harness.images.filesystems.inodes import KINDS
+from harness.images.formats.raw import FileBlock
 from harness.tools import run
 
 SHAPES = {

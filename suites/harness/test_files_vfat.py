@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DamagedImage, HarnessError, MissingFile
-from harness.images.files import Files, Mount, open_files
-from harness.images.raw import FileBlock
-from harness.images.vfat import Vfat
+from harness.images.filesystems.files import Files, Mount, open_files
+from harness.images.filesystems.vfat import Vfat
+from harness.images.formats.raw import FileBlock
 from harness.tools import run
 
 SHAPES = {"FAT12": (2, ["-F", "12"]), "FAT16": (32, ["-F", "16"]), "FAT32": (64, ["-F", "32", "-s", "1"])}

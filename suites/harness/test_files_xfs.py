@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DamagedImage, HarnessError
-from harness.images.files import Files, Mount, open_files
-from harness.images.raw import FileBlock
-from harness.images.xfs import Xfs
+from harness.images.filesystems.files import Files, Mount, open_files
+from harness.images.filesystems.xfs import Xfs
+from harness.images.formats.raw import FileBlock
 from harness.tools import run
 
 SHAPES = {

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import DamagedImage, HarnessError, UnsupportedImage
-from harness.images.gpt import Table, read_table
-from harness.images.layout import read_layout
-from harness.images.raw import FileBlock
+from harness.images.formats.raw import FileBlock
+from harness.images.partitions.gpt import Table, read_table
+from harness.images.partitions.layout import read_layout
 from harness.tools import Tool
 
 MIB = 2**20

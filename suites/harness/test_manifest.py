@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import BadInput
+from harness.images.formats.raw import FileBlock
 from harness.images.inspection import inspect
-from harness.images.layout import read_layout
 from harness.images.manifest import AlephFacts, DeploymentFacts, StoredImage, from_json, to_json
 from harness.images.manifest_text import render
-from harness.images.raw import FileBlock
+from harness.images.partitions.layout import read_layout
 from harness.images.source import open_image
 from suites.harness.small_disk import BOOT_CHECKSUM, COMMIT, IMAGES, small_disk, write
 
@@ -27,7 +27,7 @@ def manifest(image):
 
 def test_nothing_is_missing_from_a_complete_image(manifest):
     assert manifest.notes == []
-    assert (manifest.hashes, manifest.qcow2) == (None, None)
+    assert (manifest.hashes, manifest.container) == (None, None)
 
 
 def test_disk_and_boot_are_told_in_full(manifest):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import DamagedImage, MissingFile
-from harness.images.files import Files, Mount, shown
-from harness.images.inodes import Inode
+from harness.images.filesystems.files import Files, Mount, shown
+from harness.images.filesystems.inodes import Inode
 
 NAMES = st.sampled_from(["a", "b", "c", "..", ".", ""])
 PATHS = st.builds(lambda lead, parts: lead + "/".join(parts), st.sampled_from(["/", ""]), st.lists(NAMES, max_size=6))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness.errors import BadInput
-from harness.images.published import read_published
+from harness.release.published import read_published
 
 A, B = "a" * 64, "b" * 64
 NAME = "rhcos-qemu.x86_64.qcow2"

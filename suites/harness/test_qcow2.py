@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import DamagedImage, HarnessError, UnsupportedImage
-from harness.images.qcow2 import Qcow2Block
-from harness.images.raw import FileBlock, sha256_of
+from harness.images.extents import sha256_of
+from harness.images.formats.qcow2 import Qcow2Block
+from harness.images.formats.raw import FileBlock
 
 VARIANTS = {
     "v2": ("compat=0.10", False),

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import BadInput, DamagedImage, HarnessError, UnsupportedImage
-from harness.images.layout import read_layout
-from harness.images.raw import FileBlock
+from harness.images.formats.raw import FileBlock
+from harness.images.partitions.layout import read_layout
 from harness.images.source import open_image
 from harness.store import Store
 
@@ -211,7 +211,7 @@ def test_no_descriptor_stays_open(raw_disk, qcow2_disk, tmp_path):
 def test_opening_and_reading_the_layout_stays_far_below_200_ms_of_cpu(qcow2_disk):
     script = (
         "import sys; from pathlib import Path; from harness.images.source import open_image\n"
-        "from harness.images.layout import read_layout\n"
+        "from harness.images.partitions.layout import read_layout\n"
         "with open_image(Path(sys.argv[1])) as image: read_layout(image.block)"
     )
     best = 9.0

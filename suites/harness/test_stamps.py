@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import DamagedImage, HarnessError, MissingFile
-from harness.images.files import open_files
-from harness.images.raw import FileBlock
-from harness.images.stamps import (
+from harness.images.filesystems.files import open_files
+from harness.images.formats.raw import FileBlock
+from harness.images.system.stamps import (
     IgnitionState,
     parse_os_release,
     read_aleph,

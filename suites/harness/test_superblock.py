@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.images.raw import FileBlock
-from harness.images.superblock import identify
+from harness.images.filesystems.superblock import identify
+from harness.images.formats.raw import FileBlock
 from harness.tools import Tool
 
 MIB = 2**20

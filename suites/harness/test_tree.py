@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DamagedImage, UnsupportedImage
-from harness.images.layout import read_layout
-from harness.images.raw import FileBlock
-from harness.images.tree import Deployment, SystemTree, open_system
+from harness.images.formats.raw import FileBlock
+from harness.images.partitions.layout import read_layout
+from harness.images.system.tree import Deployment, SystemTree, open_system
 from suites.harness.small_disk import BOOT_CHECKSUM, COMMIT, small_disk, write
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.images.stamps import read_console, read_ignition_state, read_platforms
+from harness.images.system.stamps import read_console, read_ignition_state, read_platforms
 
 
 def matches(found: str, promised: str) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.images.published import read_published
+from harness.release.published import read_published
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import configparser
 
 import pytest
 
-from harness.images.files import Files
-from harness.images.stamps import read_aleph, read_os_release
+from harness.images.filesystems.files import Files
+from harness.images.system.stamps import read_aleph, read_os_release
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What the Ignition config asks for is there after the first boot; and before it, where it was injected."""
 
-from harness.images.files import open_files
-from harness.images.layout import read_layout
+from harness.images.filesystems.files import open_files
+from harness.images.partitions.layout import read_layout
 from harness.images.source import open_image
 
 DEFAULT_MODE = 0o644

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from harness.errors import ToolFailed
 from harness.images.block import Part
-from harness.images.differing import differing
-from harness.images.files import Files, open_files
-from harness.images.layout import Layout, read_layout
-from harness.images.raw import FileBlock
-from harness.images.tree import SystemTree, open_system
+from harness.images.difference.differing import differing
+from harness.images.filesystems.files import Files, open_files
+from harness.images.formats.raw import FileBlock
+from harness.images.partitions.layout import Layout, read_layout
+from harness.images.system.tree import SystemTree, open_system
 from harness.tools import find_tool, run
 
 BLOCK = 4096  # bytes, of our ext4 filesystems

@@ -2,7 +2,7 @@
 
 import json
 
-from harness.images.bls import read_entries
+from harness.images.system.bls import read_entries
 from suites.harness.mutants.copies import Disk
 from suites.harness.mutants.mutant import mutant
 

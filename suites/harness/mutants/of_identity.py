@@ -4,7 +4,7 @@ import json
 from uuid import UUID
 
 from harness.containers.records import DEFAULT_ROOT, big_data_path, list_images
-from harness.images.bls import read_entries
+from harness.images.system.bls import read_entries
 from suites.harness.mutants.copies import Disk
 from suites.harness.mutants.mutant import mutant
 

@@ -6,8 +6,8 @@ import textwrap
 import pytest
 
 from harness.images.block import Part
-from harness.images.differing import differing
-from harness.images.raw import FileBlock
+from harness.images.difference.differing import differing
+from harness.images.formats.raw import FileBlock
 from suites.harness.mutants import (
     of_boot_configuration,
     of_file,

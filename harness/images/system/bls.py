@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.errors import MissingFile
-from harness.images.files import Files, shown
+from harness.images.filesystems.files import Files, shown
 
 LARGEST_ENTRY = 65536  # bytes
 MOST_ENTRIES = 256

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from harness.errors import DamagedImage
 from harness.images.block import Block, Part
-from harness.images.gpt import Partition, Table, read_table
-from harness.images.superblock import Filesystem, identify
+from harness.images.filesystems.superblock import Filesystem, identify
+from harness.images.partitions.gpt import Partition, Table, read_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from harness.errors import DamagedImage, UnsupportedImage
 from harness.images.block import Block
-from harness.images.ext4_inode import (
+from harness.images.filesystems.ext4_inode import (
     FLAG_EA_INODE,
     FLAG_ENCRYPTED,
     INLINE_DATA,
@@ -22,8 +22,8 @@ from harness.images.ext4_inode import (
     inode_attributes,
     parse_inode,
 )
-from harness.images.ext4_map import FileMap, joined
-from harness.images.inodes import (
+from harness.images.filesystems.ext4_map import FileMap, joined
+from harness.images.filesystems.inodes import (
     MOST_DIRECTORY_BYTES,
     MOST_LINK_BYTES,
     Inode,

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from harness.errors import DamagedImage, MissingFile
-from harness.images.files import Files, shown
+from harness.images.filesystems.files import Files, shown
 
 LARGEST = 2**20  # bytes of any of these files
 OS_RELEASE_PATHS = ("/etc/os-release", "/usr/lib/os-release")

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from harness.images.block import Block
-from harness.images.superblock_ext import ext_facts
-from harness.images.superblock_fat import fat_facts
-from harness.images.superblock_luks import luks_facts
-from harness.images.superblock_parts import Facts, crc32c, flags, text
+from harness.images.filesystems.superblock_ext import ext_facts
+from harness.images.filesystems.superblock_fat import fat_facts
+from harness.images.filesystems.superblock_luks import luks_facts
+from harness.images.filesystems.superblock_parts import Facts, crc32c, flags, text
 
 HEAD = 72 * 1024  # bytes: holds every superblock looked for, the furthest is btrfs' at 64 KiB
 SWAP_PAGE_SIZES = (4096, 8192, 16384, 65536)

@@ -1,4 +1,4 @@
-"""A raw disk image, or a block device, as a `Block`; and the map of what a block really holds.
+"""A raw disk image, or a block device, as a `Block`.
 
 Sizes and offsets are bytes. Nothing is mapped or cached: every read is one `pread`.
 """
@@ -7,53 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Self
 
 from harness.errors import BadInput, DamagedImage
-from harness.images.block import Block
-
-ExtentKind = Literal["data", "zero", "hole"]
-HASH_STEP = 2**20  # bytes read at a time while hashing
-ZEROES = bytes(HASH_STEP)
-
-
-class Extent(NamedTuple):
-    """A run of bytes of one kind; only those of a `data` extent have to be read, the others are zeroes."""
-
-    offset: int
-    length: int
-    kind: ExtentKind
-
-
-class SparseBlock(Block, Protocol):
-    """A block that knows where its holes are."""
-
-    def extents(self) -> Iterator[Extent]:
-        """The whole block in order, without gaps."""
-        ...
-
-
-def extents_of(block: Block) -> Iterator[Extent]:
-    """The extents of any block: one of data where it does not know better."""
-    known = getattr(block, "extents", None)
-    if known is not None:
-        yield from known()
-    elif block.size:
-        yield Extent(0, block.size, "data")
-
-
-def sha256_of(block: Block) -> str:
-    """SHA-256 in hex of all bytes of a block; holes cost no reading."""
-    digest = hashlib.sha256()
-    for offset, length, kind in extents_of(block):
-        for start in range(offset, offset + length, HASH_STEP):
-            step = min(HASH_STEP, offset + length - start)
-            digest.update(block.read(start, step) if kind == "data" else memoryview(ZEROES)[:step])
-    return digest.hexdigest()
+from harness.images.extents import Extent
+from harness.images.formats.disk import Fact
 
 
 class FileBlock:
@@ -124,6 +85,10 @@ class FileBlock:
             if cause.errno == errno.ENXIO:  # no data after this position
                 return self._size
             return position if whence == os.SEEK_DATA else self._size
+
+    def facts(self) -> Mapping[str, Fact]:
+        """Nothing: a raw disk has no header."""
+        return {}
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

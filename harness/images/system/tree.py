@@ -13,9 +13,9 @@ from typing import Final
 from uuid import UUID
 
 from harness.errors import DamagedImage, MissingFile
-from harness.images.bls import read_entries
-from harness.images.files import READERS, Files, Mount, open_mount, shown
-from harness.images.layout import Layout, LayoutPartition, part_of
+from harness.images.filesystems.files import READERS, Files, Mount, open_mount, shown
+from harness.images.partitions.layout import Layout, LayoutPartition, part_of
+from harness.images.system.bls import read_entries
 
 ESP_TYPE = UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 DEPLOYMENT_PATH: Final = re.compile(r"/ostree/deploy/([^/]+)/deploy/([0-9a-f]{64})\.(\d{1,9})")

@@ -7,7 +7,7 @@ import json
 import struct
 
 from harness.images.block import Block
-from harness.images.superblock_parts import Facts, text
+from harness.images.filesystems.superblock_parts import Facts, text
 
 MAGIC = b"LUKS\xba\xbe"
 BINARY_HEADER = 4096  # bytes, before the JSON area

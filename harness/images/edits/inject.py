@@ -12,8 +12,8 @@ from pathlib import Path
 
 from harness.errors import BadInput, DamagedImage, ToolFailed
 from harness.ignition.delivery import INJECTION_PATH
-from harness.images.files import open_files
-from harness.images.layout import Layout, LayoutPartition, read_layout
+from harness.images.filesystems.files import open_files
+from harness.images.partitions.layout import Layout, LayoutPartition, read_layout
 from harness.images.source import open_image
 from harness.store import replacing
 from harness.tools import find_tool, run

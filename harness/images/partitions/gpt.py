@@ -13,7 +13,7 @@ from uuid import UUID
 
 from harness.errors import DamagedImage, HarnessError, UnsupportedImage
 from harness.images.block import Block
-from harness.images.gpt_header import Header, find_header
+from harness.images.partitions.gpt_header import Header, find_header
 
 SECTOR_SIZES = (512, 4096)
 LEGACY_BIOS_BOOTABLE = 1 << 2

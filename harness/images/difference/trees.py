@@ -15,10 +15,10 @@ from uuid import UUID
 
 from harness.errors import HarnessError
 from harness.images.block import Part
-from harness.images.differing import Cause, Difference, count_differing, moment
-from harness.images.ext4 import Ext4
-from harness.images.files import Entry, Files, open_files, shown
-from harness.images.superblock import Filesystem, identify
+from harness.images.difference.differing import Cause, Difference, count_differing, moment
+from harness.images.filesystems.ext4 import Ext4
+from harness.images.filesystems.files import Entry, Files, open_files, shown
+from harness.images.filesystems.superblock import Filesystem, identify
 
 # Linux Documentation/filesystems/ext4, super.rst and inodes.rst: offsets of what is otherwise not compared.
 SUPERBLOCK_TIMES = {0x2C: "last mount", 0x30: "last write", 0x40: "last check", 0x108: "creation"}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from harness.errors import DamagedImage
 from harness.images.block import Block
-from harness.images.inodes import Run
+from harness.images.filesystems.inodes import Run
 
 EXTENT_MAGIC = 0xF30A
 DEEPEST_TREE = 5

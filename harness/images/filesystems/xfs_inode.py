@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from harness.errors import DamagedImage
-from harness.images.inodes import KINDS, Inode
+from harness.images.filesystems.inodes import KINDS, Inode
 
 MAGIC = b"IN"
 LOCAL, EXTENTS, BTREE = 1, 2, 3

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from harness.errors import BadInput, DamagedImage, StoreError
-from harness.images.raw import FileBlock, sha256_of
+from harness.images.extents import sha256_of
+from harness.images.formats.raw import FileBlock
 
 if TYPE_CHECKING:
     from harness.store import Store

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from harness.errors import DamagedImage, UnsupportedImage
 from harness.images.block import Block
-from harness.images.inodes import (
+from harness.images.filesystems.inodes import (
     MOST_DIRECTORY_BYTES,
     MOST_LINK_BYTES,
     Inode,
@@ -21,8 +21,8 @@ from harness.images.inodes import (
     decode_name,
     read_runs,
 )
-from harness.images.xfs_attributes import short_attributes, tree_attributes
-from harness.images.xfs_inode import LOCAL, Fork, RawInode, fork_extents, parse_inode
+from harness.images.filesystems.xfs_attributes import short_attributes, tree_attributes
+from harness.images.filesystems.xfs_inode import LOCAL, Fork, RawInode, fork_extents, parse_inode
 
 VERSION_5 = 5
 FTYPE = 0x1  # incompat

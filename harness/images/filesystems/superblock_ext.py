@@ -6,7 +6,7 @@ import struct
 from uuid import UUID
 
 from harness.images.block import Block
-from harness.images.superblock_parts import Facts, crc32c, flags, text
+from harness.images.filesystems.superblock_parts import Facts, crc32c, flags, text
 
 MAGIC = 0xEF53
 COMPATIBLE = {

@@ -10,15 +10,17 @@ from __future__ import annotations
 import sys
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 from harness.errors import DamagedImage, UnsupportedImage
 from harness.images.block import Block
+from harness.images.extents import Extent, extents_of
+from harness.images.formats.disk import Fact
+from harness.images.formats.qcow2_header import MAGIC, Qcow2Header, read_header
+from harness.images.formats.raw import FileBlock
 from harness.images.lru import Recent
-from harness.images.qcow2_header import MAGIC, Qcow2Header, read_header
-from harness.images.raw import Extent, FileBlock, extents_of
 
 __all__ = ["MAGIC", "Qcow2Block", "Qcow2Header"]
 
@@ -95,6 +97,20 @@ class Qcow2Block:
                 pending = extent
         if pending:
             yield pending
+
+    def facts(self) -> Mapping[str, Fact]:
+        """The header's properties that a release fixes."""
+        header = self.header
+        return {
+            "version": header.version,
+            "cluster_size": header.cluster_size,
+            "refcount_bits": 1 << header.refcount_order,
+            "header_length": header.header_length,
+            "compression_type": header.compression_type,
+            "backing_file": header.backing_file,
+            "incompatible_features": header.incompatible_features,
+            "snapshots": header.snapshots,
+        }
 
     def has_compressed_clusters(self) -> bool:
         """Whether any cluster of the disk is compressed; reads L2 tables only, and stops at the first hit."""

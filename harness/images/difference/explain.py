@@ -7,11 +7,11 @@ from itertools import islice
 
 from harness.errors import HarnessError
 from harness.images.block import Block, Part
-from harness.images.difference_files import explain_filesystem
-from harness.images.differing import Difference, count_differing, differing, gaps
-from harness.images.gpt import Partition, Table, read_table
-from harness.images.layout import part_of
-from harness.images.raw import FileBlock
+from harness.images.difference.differing import Difference, count_differing, differing, gaps
+from harness.images.difference.trees import explain_filesystem
+from harness.images.formats.raw import FileBlock
+from harness.images.partitions.gpt import Partition, Table, read_table
+from harness.images.partitions.layout import part_of
 from harness.images.source import Image
 
 MOST = 200  # differences that anybody reads

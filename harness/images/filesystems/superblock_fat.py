@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from harness.images.block import Block
-from harness.images.superblock_parts import Facts
+from harness.images.filesystems.superblock_parts import Facts
 
 SECTOR_SIZES = frozenset({512, 1024, 2048, 4096})
 LARGEST_FAT12 = 4085  # clusters, exclusive

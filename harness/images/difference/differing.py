@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from harness.images.block import Part
-from harness.images.files import shown
-from harness.images.raw import extents_of
+from harness.images.extents import extents_of
+from harness.images.filesystems.files import shown
 
 Cause = Literal[
     "content", "mode", "owner", "mtime", "xattr", "kind", "missing", "timestamp", "UUID", "label", "metadata",

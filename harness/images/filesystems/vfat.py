@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from harness.errors import DamagedImage
 from harness.images.block import Block
-from harness.images.inodes import MOST_DIRECTORY_BYTES, Inode, Remembering, Run, decode_name, read_runs
+from harness.images.filesystems.inodes import MOST_DIRECTORY_BYTES, Inode, Remembering, Run, decode_name, read_runs
 
 ROOT = 0
 RECORD = struct.Struct("<11sBBBHHHHHHHI")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from harness.errors import DamagedImage
-from harness.images.inodes import KINDS, Inode
+from harness.images.filesystems.inodes import KINDS, Inode
 
 FLAG_IMMUTABLE = 0x10
 FLAG_ENCRYPTED = 0x800

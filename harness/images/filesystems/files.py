@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from harness.errors import DamagedImage, MissingFile, UnsupportedImage
 from harness.images.block import Block
-from harness.images.ext4 import Ext4
-from harness.images.inodes import Inode, Inodes, Kind
-from harness.images.superblock import identify
-from harness.images.vfat import Vfat
-from harness.images.xfs import Xfs
+from harness.images.filesystems.ext4 import Ext4
+from harness.images.filesystems.inodes import Inode, Inodes, Kind
+from harness.images.filesystems.superblock import identify
+from harness.images.filesystems.vfat import Vfat
+from harness.images.filesystems.xfs import Xfs
 
 READ_LIMIT = 256 * 2**20  # bytes read into memory at most
 HASH_LIMIT = 64 * 2**30  # a file may claim any size; nobody waits for more than this

@@ -1,0 +1,1 @@
+"""New images made from old ones; the old one never changes."""

@@ -1,0 +1,1 @@
+"""Filesystems recognised and read, without mounting them."""

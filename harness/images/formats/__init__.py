@@ -1,0 +1,1 @@
+"""What a disk image file wears: container formats and compressions, each opened as a `Block`."""

@@ -1,0 +1,1 @@
+"""How a disk is divided: partition tables, and what each partition holds."""

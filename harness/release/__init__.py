@@ -1,0 +1,1 @@
+"""What is said and published about images: metadata, checksums."""
