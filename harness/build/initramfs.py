@@ -59,4 +59,4 @@ def run_dracut(rootfs: str, module: str, drivers: Sequence[str], scratch: str, t
     shutil.copyfile(root / f"boot/vmlinuz-{version}", out / KERNEL)
     (out / VERSION).write_text(version)
     for folder in ("tmp", "var/tmp", "dev", "proc"):
-        subprocess.run(["umount", "--lazy", "--recursive", root / folder], check=True)
+        subprocess.run(["umount", "--lazy", root / folder], check=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from harness.build.packages import ARCHITECTURE, RELEASE, Package
+from harness.build.sandbox import check_root
 from harness.build.tree import digest_of_folder
 from harness.errors import BuildFailed
 from harness.store import Store, content_key
@@ -40,12 +41,13 @@ def install(packages: Mapping[Package, Path], epoch: int, store: Store) -> Path:
 
 
 def _bootstrap(packages: Mapping[Package, Path], epoch: int, target: Path, store: Store) -> None:
+    check_root()
     with store.scratch("archive") as archive:
         _flat_archive(packages, archive)
         names = ",".join(sorted(package.name for package in packages))
         command = [
             find_tool("mmdebstrap"),
-            "--mode=root" if os.geteuid() == 0 else "--mode=unshare",
+            "--mode=root",
             "--variant=essential",
             "--quiet",
             f"--architectures={ARCHITECTURE}",
