@@ -26,7 +26,9 @@ from harness.report.svg import size_text
 from harness.store import Store
 from harness.tools import Tool, known_tools
 
-OPTIONAL = frozenset({"chromium", "mkfs.xfs", "ignition-validate"})  # only tests use them, and say so when they skip
+OPTIONAL = frozenset(  # only tests use them, and say so when they skip
+    {"chromium", "mkfs.xfs", "ignition-validate", "xorriso", "/usr/lib/ISOLINUX/isohdpfx.bin", "rpm", "rpmbuild"}
+)
 # How a program is asked for its version, where that is not --version; None where it has no way to tell.
 QUESTIONS: dict[str, list[str] | None] = {
     "mke2fs": ["-V"],

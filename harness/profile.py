@@ -160,7 +160,8 @@ def recognise(os_release: Mapping[str, str] | None, labels: Iterable[str]) -> st
 def partition_rows(layout: Layout, promised: Iterable[PromisedPartition]) -> tuple[PromisedPartition, ...]:
     """The partitions of an image in a profile's terms; sizes that the profile leaves open are left open here."""
     open_ended = {row.number for row in promised if row.sectors is None}
-    sector = layout.table.sector_size
+    table = layout.gpt
+    sector = table.sector_size
     return tuple(
         PromisedPartition(
             number=partition.number,
@@ -168,9 +169,9 @@ def partition_rows(layout: Layout, promised: Iterable[PromisedPartition]) -> tup
             type_guid=partition.type_guid,
             start=partition.start // sector,
             sectors=None if partition.number in open_ended else partition.size // sector,
-            legacy_bios_bootable=bool(partition.attributes & 4),
+            legacy_bios_bootable=partition.legacy_bios_bootable,
         )
-        for partition in layout.partitions
+        for partition in table.partitions
     )
 
 

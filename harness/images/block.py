@@ -37,3 +37,22 @@ class Part:
                 f"read of {length:,} bytes at {offset:,} lies beyond its end at {self.size:,}", where=self.name
             )
         return self.whole.read(self.start + offset, length)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes at hand as a block: what was unpacked from a small compressed piece of an image."""
+
+    content: bytes
+    name: str
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise DamagedImage(
+                f"read of {length:,} bytes at {offset:,} lies beyond its end at {self.size:,}", where=self.name
+            )
+        return self.content[offset : offset + length]

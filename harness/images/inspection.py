@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from harness.errors import BadInput, DamagedImage, HarnessError
+from harness.errors import BadInput, DamagedImage, HarnessError, MissingFile
 from harness.images import manifest as facts
 from harness.images.filesystems.files import Files, Mount, open_mount, shown
 from harness.images.filesystems.superblock import Filesystem
 from harness.images.formats.disk import Fact
 from harness.images.manifest import SECTIONS, SLOW_SECTIONS, Manifest, Section
+from harness.images.partitions.gpt import Table
 from harness.images.partitions.layout import Layout, LayoutPartition, part_of, read_layout
 from harness.images.system.bls import read_entries
+from harness.images.system.live import read_live
+from harness.images.system.packages import read_packages
 from harness.images.system.stamps import read_aleph, read_console, read_ignition_state, read_os_release, read_platforms
 from harness.images.system.tree import SystemTree, find_boot, open_system
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 STORES = ("/var/lib/containers/storage", "/usr/lib/containers/storage")
+NOT_IN_AN_ISO: frozenset[Section] = frozenset({"boot", "ignition", "system", "containers", "packages"})
+ONLY_IN_AN_ISO: frozenset[Section] = frozenset({"live"})
 LARGEST_IMAGE_LIST = 64 * 2**20  # bytes
 
 
@@ -55,13 +61,20 @@ class _Inspection:
         makers: dict[Section, Callable[[], Any]] = {
             "hashes": self._hashes,
             "container": self._container,
-            "disk": lambda: _disk(self._known_layout()),
+            "layout": lambda: _layout(self._known_layout()),
             "boot": self._boot,
             "ignition": self._ignition,
             "system": self._system_facts,
             "containers": lambda: list(_stored_images(self._system())),
+            "packages": lambda: list(_packages(self._system())),
+            "live": self._live,
         }
-        found = {section: self._try(section, makers[section]) for section in SECTIONS if section in wanted}
+        missing = NOT_IN_AN_ISO if image.container == "iso" else ONLY_IN_AN_ISO
+        found = {
+            section: self._try(section, makers[section])
+            for section in SECTIONS
+            if section in wanted and section not in missing
+        }
         return Manifest(schema=facts.SCHEMA, file=file, **found, notes=list(dict.fromkeys(self.notes)))
 
     def _try(self, what: str, make: Callable[[], T]) -> T | None:
@@ -97,6 +110,9 @@ class _Inspection:
         return {
             name: shown(value) if isinstance(value, str) else value for name, value in facts_of_header.items()
         } or None
+
+    def _live(self) -> facts.LiveFacts | None:
+        return read_live(self.image.block, lambda error: self.notes.append(f"live: {error}"))
 
     def _boot(self) -> facts.BootFacts:
         boot = self._boot_files()
@@ -145,17 +161,35 @@ class _Inspection:
         )
 
 
-def _disk(layout: Layout) -> facts.DiskFacts:
-    table = layout.table
-    return facts.DiskFacts(
-        table.sector_size,
-        str(table.disk_guid),
-        table.alternate_lba,
-        table.last_lba,
-        table.backup_is_at_end,
-        table.primary.problem,
-        table.backup.problem,
-        [_partition(partition) for partition in layout.partitions],
+def _layout(layout: Layout) -> facts.LayoutFacts:
+    partitions = [_partition(partition) for partition in layout.partitions]
+    whole = _filesystem(layout.filesystem) if layout.filesystem else None
+    if isinstance(layout.table, Table):
+        table = layout.table
+        return facts.LayoutFacts(
+            table.sector_size,
+            str(table.disk_guid),
+            table.alternate_lba,
+            table.last_lba,
+            table.backup_is_at_end,
+            table.primary.problem,
+            table.backup.problem,
+            partitions,
+            layout.label,
+            filesystem=whole,
+        )
+    return facts.LayoutFacts(
+        sector_size=layout.sector_size,
+        disk_guid=None,
+        alternate_lba=None,
+        last_lba=layout.block.size // layout.sector_size - 1,
+        backup_is_at_end=None,
+        primary_problem=layout.table.problem if layout.table else "",
+        backup_problem=None,
+        partitions=partitions,
+        table=layout.label,
+        mbr_disk_id=f"{layout.table.disk_id:08x}" if layout.table else None,
+        filesystem=whole,
     )
 
 
@@ -163,13 +197,14 @@ def _partition(partition: LayoutPartition) -> facts.PartitionFacts:
     return facts.PartitionFacts(
         partition.number,
         shown(partition.label),
-        str(partition.type_guid),
-        str(partition.part_guid),
+        str(partition.type_guid) if partition.type_guid else None,
+        str(partition.part_guid) if partition.part_guid else None,
         partition.start,
         partition.size,
         partition.attributes,
         partition.missing,
         _filesystem(partition.filesystem) if partition.filesystem else None,
+        partition.mbr_type,
     )
 
 
@@ -188,6 +223,13 @@ def _stored_images(system: SystemTree) -> Iterator[facts.StoredImage]:
         for entry in _image_list(system, path):
             names = entry.get("names") or []
             yield facts.StoredImage(store, str(entry.get("id", "")), str(entry.get("digest", "")), [*map(str, names)])
+
+
+def _packages(system: SystemTree) -> Iterator[facts.PackageFacts]:
+    """The installed packages; a system without a package database has none."""
+    with suppress(MissingFile):
+        for each in read_packages(system):
+            yield facts.PackageFacts(shown(each.name), shown(each.version), shown(each.arch), each.kind)
 
 
 def _image_list(system: SystemTree, path: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from harness.errors import BadInput
 
 SCHEMA: Literal["1"] = "1"
-Section = Literal["hashes", "container", "disk", "boot", "ignition", "system", "containers"]
+Section = Literal["hashes", "container", "layout", "boot", "ignition", "system", "containers", "packages", "live"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 SLOW_SECTIONS: frozenset[Section] = frozenset({"hashes"})
 
@@ -48,30 +48,34 @@ class FilesystemFacts(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PartitionFacts(Struct, frozen=True, forbid_unknown_fields=True):
-    """One partition. `missing` is what lies beyond the end of a truncated disk."""
+    """One partition. `missing` is what lies beyond the end of a truncated disk. In an MBR there are no GUIDs."""
 
     number: int
     label: str
-    type_guid: str
-    part_guid: str
+    type_guid: str | None
+    part_guid: str | None
     start: int
     size: int
     attributes: int
     missing: int
     filesystem: FilesystemFacts | None
+    mbr_type: int | None = None
 
 
-class DiskFacts(Struct, frozen=True, forbid_unknown_fields=True):
-    """The partition table; a `problem` is empty for a sound copy."""
+class LayoutFacts(Struct, frozen=True, forbid_unknown_fields=True):
+    """The partition table; a `problem` is empty for a sound copy. Without a table the disk is `filesystem`."""
 
     sector_size: int
-    disk_guid: str
-    alternate_lba: int
+    disk_guid: str | None
+    alternate_lba: int | None
     last_lba: int
-    backup_is_at_end: bool
+    backup_is_at_end: bool | None
     primary_problem: str
-    backup_problem: str
+    backup_problem: str | None
     partitions: list[PartitionFacts]
+    table: Literal["gpt", "mbr", "none"] = "gpt"
+    mbr_disk_id: str | None = None
+    filesystem: FilesystemFacts | None = None
 
 
 class BootEntryFacts(Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,6 +151,81 @@ class StoredImage(Struct, frozen=True, forbid_unknown_fields=True):
     names: list[str]
 
 
+class PackageFacts(Struct, frozen=True, forbid_unknown_fields=True):
+    """An installed package; `version` as its own tools write it (epoch:version-release), `kind` dpkg or rpm."""
+
+    name: str
+    version: str
+    arch: str
+    kind: Literal["dpkg", "rpm"]
+
+
+class EmbedArea(Struct, frozen=True, forbid_unknown_fields=True):
+    """Room for a user's Ignition config. `offset` is in the ISO.
+
+    `state`: empty, config, initrd (archives without a config, as network settings alone are) or other.
+    """
+
+    file: str
+    offset: int
+    size: int
+    announced_by: str
+    state: str
+    config_sha256: str | None
+    members: list[str]
+
+
+class KargsArea(Struct, frozen=True, forbid_unknown_fields=True):
+    """One place where the kernel arguments stand; `offset` is in the ISO, `kargs` None where the place is garbled."""
+
+    file: str
+    offset: int
+    kargs: str | None
+
+
+class KargsFacts(Struct, frozen=True, forbid_unknown_fields=True):
+    """The kernel arguments of a live system: as shipped, and as they stand in every area of `size` bytes."""
+
+    default: str
+    size: int
+    announced_by: str
+    areas: list[KargsArea]
+
+
+class OsmetFacts(Struct, frozen=True, forbid_unknown_fields=True):
+    """A recipe from which coreos-installer makes a disk image out of the live root."""
+
+    name: str
+    size: int
+    version: int
+    app_version: str
+    sector_size: int
+    os_description: str
+    architecture: str
+
+
+class RootfsFacts(Struct, frozen=True, forbid_unknown_fields=True):
+    """The archive with the live root. `offset` is that of the filesystem in rootfs.img."""
+
+    filesystem: str
+    offset: int
+    build: str | None
+    members: list[str]
+    osmet: list[OsmetFacts]
+
+
+class LiveFacts(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a CoreOS live ISO carries. `pxe` is the size of each file in /images/pxeboot."""
+
+    volume_id: str
+    ignition: EmbedArea | None
+    kargs: KargsFacts | None
+    features: dict[str, Any] | None
+    minimal_iso: str | None
+    pxe: dict[str, int]
+    rootfs: RootfsFacts | None
+
+
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     """One image."""
 
@@ -154,11 +233,13 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     file: FileFacts
     hashes: Hashes | None = None
     container: dict[str, str | int | bool | None] | None = None
-    disk: DiskFacts | None = None
+    layout: LayoutFacts | None = None
     boot: BootFacts | None = None
     ignition: IgnitionFacts | None = None
     system: SystemFacts | None = None
     containers: list[StoredImage] | None = None
+    packages: list[PackageFacts] | None = None
+    live: LiveFacts | None = None
     notes: list[str] = []
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.images.formats.disk import Fact
-from harness.images.manifest import BootFacts, DiskFacts, FilesystemFacts, Manifest, SystemFacts
+from harness.images.manifest import (
+    BootFacts,
+    FilesystemFacts,
+    LayoutFacts,
+    LiveFacts,
+    Manifest,
+    PartitionFacts,
+    SystemFacts,
+)
 
 MIB = 2**20
 WIDTH = 14  # of the left column
@@ -27,8 +36,8 @@ TYPE_NAMES = {
 def render(manifest: Manifest) -> str:
     """The whole manifest as text, one paragraph a section."""
     paragraphs: list[list[str]] = [list(_file(manifest))]
-    if manifest.disk:
-        paragraphs.append(list(_disk(manifest.disk)))
+    if manifest.layout:
+        paragraphs.append(list(_layout(manifest.layout)))
     if manifest.system:
         paragraphs.append(list(_system(manifest.system)))
     if manifest.boot:
@@ -42,6 +51,11 @@ def render(manifest: Manifest) -> str:
     if manifest.containers:
         rows = [(", ".join(each.names) or each.id[:12], each.digest, each.store) for each in manifest.containers]
         paragraphs.append(["container images", *_table([("NAME", "DIGEST", "STORE"), *rows])])
+    if manifest.packages:
+        counts = Counter(each.kind for each in manifest.packages)
+        paragraphs.append([_line("packages", ", ".join(f"{number:,} ({kind})" for kind, number in counts.items()))])
+    if manifest.live:
+        paragraphs.append(list(_live(manifest.live)))
     if manifest.notes:
         paragraphs.append(["notes", *(f"  - {note}" for note in manifest.notes)])
     return "\n\n".join("\n".join(map(_printable, lines)) for lines in paragraphs) + "\n"
@@ -65,17 +79,25 @@ def _fact(value: Fact) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def _disk(disk: DiskFacts) -> Iterator[str]:
-    yield _line("disk GUID", f"{disk.disk_guid}, sectors of {disk.sector_size}")
-    at_end = "the end of the disk" if disk.backup_is_at_end else f"not at the disk's end (LBA {disk.last_lba:,})"
-    yield _line("primary GPT", disk.primary_problem or "sound")
-    yield _line("backup GPT", disk.backup_problem or f"sound, at LBA {disk.alternate_lba:,}: {at_end}")
+def _layout(disk: LayoutFacts) -> Iterator[str]:
+    if disk.filesystem:
+        yield _line("whole disk", " ".join(filter(None, _described(disk.filesystem))))
+    if disk.table == "none":
+        yield _line("partitions", "no table")
+        return
+    if disk.table == "gpt":
+        yield _line("disk GUID", f"{disk.disk_guid}, sectors of {disk.sector_size}")
+        at_end = "the end of the disk" if disk.backup_is_at_end else f"not at the disk's end (LBA {disk.last_lba:,})"
+        yield _line("primary GPT", disk.primary_problem or "sound")
+        yield _line("backup GPT", disk.backup_problem or f"sound, at LBA {disk.alternate_lba:,}: {at_end}")
+    else:
+        yield _line("MBR", f"disk id {disk.mbr_disk_id}, {disk.primary_problem or 'sound'}")
     yield ""
     rows = [
         (
             str(p.number),
             p.label,
-            TYPE_NAMES.get(p.type_guid, p.type_guid),
+            _type(p),
             f"{p.start // disk.sector_size:,}",
             _size(p.size),
             *_described(p.filesystem),
@@ -83,6 +105,12 @@ def _disk(disk: DiskFacts) -> Iterator[str]:
         for p in disk.partitions
     ]
     yield from _table([("#", "LABEL", "TYPE", "SECTOR", "SIZE", "HOLDS", "LABELLED", "UUID"), *rows], right={0, 3, 4})
+
+
+def _type(partition: PartitionFacts) -> str:
+    if partition.type_guid is None:
+        return f"{partition.mbr_type or 0:02x}"
+    return TYPE_NAMES.get(partition.type_guid, partition.type_guid)
 
 
 def _described(filesystem: FilesystemFacts | None) -> tuple[str, str, str]:
@@ -117,6 +145,26 @@ def _boot(boot: BootFacts) -> Iterator[str]:
         yield _line("GRUB console", "; ".join(boot.console_commands))
     if boot.platforms is not None:
         yield _line("platforms", ", ".join(boot.platforms))
+
+
+def _live(live: LiveFacts) -> Iterator[str]:
+    yield _line("live ISO", live.volume_id)
+    if area := live.ignition:
+        held = f"{area.state}: {', '.join(area.members)}" if area.members else area.state
+        yield _line("  Ignition", f"{area.size:,} bytes at {area.offset:,}, {held}")
+    if live.kargs:
+        yield _line("  kargs", live.kargs.default)
+        changed = {area.kargs for area in live.kargs.areas} - {live.kargs.default}
+        for kargs in sorted(each or "garbled" for each in changed):
+            yield _line("  changed to", kargs)
+    for name, size in live.pxe.items():
+        yield _line("  PXE", f"{name}, {size:,} bytes")
+    if live.rootfs:
+        yield _line("  root", f"{live.rootfs.filesystem} at {live.rootfs.offset}, build {live.rootfs.build or '?'}")
+        for osmet in live.rootfs.osmet:
+            yield _line("  osmet", f"{osmet.os_description} {osmet.architecture}, sectors of {osmet.sector_size}")
+    made = f"can be made (coreos-installer {live.minimal_iso})" if live.minimal_iso else "cannot be made"
+    yield _line("  minimal ISO", made)
 
 
 def _line(name: str, value: str) -> str:

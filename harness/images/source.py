@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,14 @@ from harness.errors import BadInput, DamagedImage, HarnessError, UnsupportedImag
 from harness.images.block import Block
 from harness.images.extents import sha256_of
 from harness.images.filesystems.superblock import identify
-from harness.images.formats import qcow2
+from harness.images.formats import iso, qcow2, vhd, vhdx, vmdk
+from harness.images.formats.archived import UNPACK, ArchivedDisk
 from harness.images.formats.compression import Compression, detect, first_bytes, unpacked
 from harness.images.formats.disk import Disk, Format, Opening
+from harness.images.formats.ova import OvaDisk, begins_ova
 from harness.images.formats.qcow2_header import Qcow2Header
 from harness.images.formats.raw import FileBlock
+from harness.images.formats.tar import is_tar
 from harness.images.partitions.gpt_header import SIGNATURE as GPT_SIGNATURE
 
 if TYPE_CHECKING:
@@ -30,22 +33,13 @@ if TYPE_CHECKING:
 SNIFFED = 36 * 1024  # bytes: reaches the ISO 9660 descriptor at 32 KiB
 SECTOR_SIZES = (512, 4096)
 BOOT_SIGNATURE = b"\x55\xaa"
-VHD_FOOTER = 512  # bytes, at the end of the file
 LARGEST_HASHED = 2**44  # bytes of virtual disk: 16 TiB take hours, what claims more is not meant to be read
 
 # Formats that we recognise and do not read: name, offset of the magic, magic, way out.
 CONVERT = "convert it: qemu-img convert -O qcow2 {path} disk.qcow2"
-UNPACK = "unpack it with tar and name the disk inside"
 FOREIGN: tuple[tuple[str, int, bytes, str], ...] = (
-    ("VMDK", 0, b"KDMV", CONVERT),
-    ("VMDK", 0, b"COWD", CONVERT),
-    ("VMDK descriptor", 0, b"# Disk DescriptorFile", CONVERT),
-    ("VHDX", 0, b"vhdxfile", CONVERT),
-    ("VHD", 0, b"conectix", CONVERT),
     ("VDI", 64, b"\x7f\x10\xda\xbe", CONVERT),
     ("QED", 0, b"QED\0", CONVERT),
-    ("tar archive (OVA, gcp)", 257, b"ustar", UNPACK),
-    ("ISO 9660", 32769, b"CD001", "live ISO images are not disk images; use the disk image of the same build"),
     ("zip", 0, b"PK\x03\x04", "unpack it and name the disk inside"),
     ("bzip2", 0, b"BZh", "unpack it with bzip2 -d"),
     ("7z", 0, b"7z\xbc\xaf\x27\x1c", "unpack it and name the disk inside"),
@@ -115,10 +109,26 @@ def open_image(path: Path, *, store: Store | None = None, backing: Block | None 
         with FileBlock(plain) as file:
             found = _format(path, head, file)
             if found is RAW:
-                _refuse_foreign(path, head, file)
+                _refuse_foreign(path, head)
         disk = found.open(Opening(plain, str(path), backing))
         stack.callback(disk.close)
         yield Image(path, found.name, compression, disk, plain, digests)
+
+
+@contextmanager
+def open_chain(path: Path, bases: Sequence[Path], *, store: Store | None = None) -> Iterator[Image]:
+    """Open an image over the backing files that the user names, the nearest first; names inside are never followed.
+
+    Raises what `open_image` raises, and BadInput for a base that nobody needs.
+    """
+    with ExitStack() as stack:
+        below: Block | None = None
+        for base in reversed(bases):
+            below = stack.enter_context(open_image(base, store=store, backing=below)).block
+        image = stack.enter_context(open_image(path, store=store, backing=below))
+        if bases and not (image.qcow2 and image.qcow2.backing_file is not None):
+            raise BadInput("needs no base: it is whole", where=str(path), next_step="leave --base away")
+        yield image
 
 
 def _open_raw(opening: Opening) -> FileBlock:
@@ -141,9 +151,47 @@ def _open_qcow2(opening: Opening) -> qcow2.Qcow2Block:
     return disk
 
 
+def _open_archived(opening: Opening) -> ArchivedDisk:
+    return _archived(opening, ArchivedDisk)
+
+
+def _open_ova(opening: Opening) -> ArchivedDisk:
+    return _archived(opening, OvaDisk)
+
+
+def _archived(opening: Opening, kind: Callable[[FileBlock], ArchivedDisk]) -> ArchivedDisk:
+    archive = FileBlock(opening.path, opening.name)
+    try:
+        disk = kind(archive)
+        if disk.inside == "raw":
+            head = disk.read(0, min(SNIFFED, disk.size))
+            _refuse_foreign(disk.name, head, UNPACK)
+            _check_plausible(disk)
+    except BaseException:
+        archive.close()
+        raise
+    return disk
+
+
+def _open_iso(opening: Opening) -> iso.IsoDisk:
+    disk = iso.IsoDisk(opening.path, opening.name)
+    try:
+        disk.check_length()
+    except BaseException:
+        disk.close()
+        raise
+    return disk
+
+
 RAW = Format("raw", lambda _head, _file: True, _open_raw)
 FORMATS: tuple[Format, ...] = (
     Format("qcow2", lambda head, _file: head.startswith(qcow2.MAGIC), _open_qcow2),
+    Format("vmdk", vmdk.recognises, vmdk.open_disk),
+    Format("vhdx", vhdx.recognises, vhdx.open_disk),
+    Format("vhd", vhd.recognises, vhd.open_disk),
+    Format("ova", lambda head, _file: begins_ova(head), _open_ova),
+    Format("tar", lambda head, _file: is_tar(head), _open_archived),
+    Format("iso", lambda head, _file: iso.is_iso(head), _open_iso),
     RAW,  # has no magic, so it comes last
 )
 
@@ -183,24 +231,22 @@ def _check_inside(path: Path, head: bytes) -> None:
     if not head:
         raise DamagedImage("is compressed, with nothing inside", where=str(path))
     if _format(path, head, None) is RAW:
-        _refuse_foreign(path, head, None)
+        _refuse_foreign(path, head)
         if _is_text(head):
             raise _no_image(str(path), head)
 
 
-def _refuse_foreign(path: Path, head: bytes, file: Block | None) -> None:
+def _refuse_foreign(path: Path | str, head: bytes, instead: str = "") -> None:
     for name, offset, magic, way_out in FOREIGN:
         if head[offset : offset + len(magic)] == magic:
-            raise _foreign(path, name, way_out)
-    if file is not None and file.size > VHD_FOOTER and file.read(file.size - VHD_FOOTER, 8) == b"conectix":
-        raise _foreign(path, "VHD (fixed)", CONVERT)
+            raise _foreign(path, name, instead or way_out)
 
 
-def _foreign(path: Path, name: str, way_out: str) -> HarnessError:
-    return UnsupportedImage(f"is {name}; we read raw and qcow2", where=str(path), next_step=way_out.format(path=path))
+def _foreign(path: Path | str, name: str, way_out: str) -> HarnessError:
+    return UnsupportedImage(f"is {name}, which we do not read", where=str(path), next_step=way_out.format(path=path))
 
 
-def _check_plausible(disk: FileBlock) -> None:
+def _check_plausible(disk: Block) -> None:
     """A raw disk has no magic of its own: ask for a boot signature, a GPT or a known superblock."""
     head = disk.read(0, min(disk.size, 2 * max(SECTOR_SIZES)))
     if head[510:512] == BOOT_SIGNATURE:
@@ -220,7 +266,7 @@ def _no_image(where: str, head: bytes) -> HarnessError:
     return DamagedImage(
         f"is not a disk image: starts with the {kind} {head[:24]!r}",
         where=where,
-        next_step="expected a raw or qcow2 disk, plain or as .gz .xz .zst",
+        next_step=f"expected a disk as {', '.join(known.name for known in FORMATS)}, plain or as .gz .xz .zst",
     )
 
 

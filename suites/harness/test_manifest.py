@@ -31,8 +31,8 @@ def test_nothing_is_missing_from_a_complete_image(manifest):
 
 
 def test_disk_and_boot_are_told_in_full(manifest):
-    assert manifest.disk.disk_guid == "00000000-0000-4000-a000-000000000001"
-    assert [(p.label, p.filesystem.type) for p in manifest.disk.partitions] == [
+    assert manifest.layout.disk_guid == "00000000-0000-4000-a000-000000000001"
+    assert [(p.label, p.filesystem.type) for p in manifest.layout.partitions] == [
         ("EFI-SYSTEM", "vfat"),
         ("boot", "ext4"),
         ("root", "ext4"),
@@ -82,7 +82,7 @@ def test_only_the_sections_asked_for_are_made(image):
     with open_image(image) as opened:
         manifest = inspect(opened, only=["hashes"])
         assert manifest.hashes.file_sha256 == manifest.hashes.disk_sha256 == opened.file_sha256()
-    assert manifest.disk is manifest.boot is manifest.system is None
+    assert manifest.layout is manifest.boot is manifest.system is None
 
 
 def test_an_unknown_section_is_refused(image):
@@ -96,7 +96,7 @@ def test_a_wiped_partition_becomes_a_note_and_not_a_failure(label, gone, tmp_pat
     write(image, read_layout(FileBlock(image)).partition(label).start, bytes(2**20))
     with open_image(image) as opened:
         manifest = inspect(opened)
-    assert manifest.disk is not None
+    assert manifest.layout is not None
     for section in gone:
         assert getattr(manifest, section) is None
         assert any(note.startswith(f"{section}: ") and label in note for note in manifest.notes), manifest.notes

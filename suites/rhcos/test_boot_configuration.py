@@ -124,6 +124,6 @@ def test_bios_boot_code_leads_to_the_bios_boot_partition(image, layout, profile)
         pytest.skip(f"{profile.name} does not boot by BIOS")
     partition = layout.partition("BIOS-BOOT")
     lba = int.from_bytes(image.block.read(0x5C, 8), "little")
-    first = partition.start // layout.table.sector_size
+    first = partition.start // layout.sector_size
     assert lba == first, f"the MBR loads GRUB's second stage from LBA {lba}, but BIOS-BOOT starts at LBA {first}"
     assert any(image.block.read(partition.start, 512)), "the BIOS boot partition is empty: GRUB was not installed"

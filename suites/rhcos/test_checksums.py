@@ -6,11 +6,12 @@ from harness.release.published import read_published
 
 
 @pytest.fixture(scope="module")
-def published(pytestconfig, image):
+def published(pytestconfig, image, subject):
     given = pytestconfig.getoption("metadata")
-    if given is None:
+    if given is None and subject.metadata is None:
         pytest.skip("nothing is published about this image: give its meta.json, stream JSON or checksums by --metadata")
-    return read_published(pytestconfig.invocation_params.dir / given, image.path.name)
+    metadata = pytestconfig.invocation_params.dir / given if given else subject.metadata
+    return read_published(metadata, image.path.name)
 
 
 def test_file_has_the_published_sha256(image, published):

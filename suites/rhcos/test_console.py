@@ -6,7 +6,7 @@ from harness.deadline import Deadline
 
 LOGIN_TIME = 120.0
 MENU_TIME = 120.0
-REBOOT_TIME = 300.0
+REBOOT_TIME = 600.0
 
 
 def test_config_in_the_boot_filesystem_lets_an_operator_log_in(snapshots, restores, console_password, pytestconfig):

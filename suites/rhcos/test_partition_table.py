@@ -30,23 +30,23 @@ def test_disk_guid_is_the_placeholder_until_the_first_boot(layout, profile):
 
 
 def test_sectors_are_as_large_as_promised(layout, profile):
-    assert {"sector size": layout.table.sector_size} == {"sector size": profile.disk.sector_size}
+    assert {"sector size": layout.gpt.sector_size} == {"sector size": profile.disk.sector_size}
 
 
 def test_primary_gpt_is_sound(layout):
-    primary = layout.table.primary
+    primary = layout.gpt.primary
     assert primary.found, f"primary GPT: {primary.problem}"
     assert primary.header_crc_ok, f"primary GPT: {primary.problem}"
     assert primary.entries_crc_ok, f"primary GPT: {primary.problem}"
 
 
 def test_backup_gpt_is_sound_and_says_the_same(layout):
-    backup = layout.table.backup
+    backup = layout.gpt.backup
     assert not backup.problem, f"backup GPT: {backup.problem}"
 
 
 def test_backup_gpt_lies_where_the_profile_says(layout, profile):
-    assert backup_place(layout.table) == profile.disk.backup_gpt
+    assert backup_place(layout.gpt) == profile.disk.backup_gpt
 
 
 def test_root_ends_one_mib_before_the_backup_gpt(layout, profile):
@@ -54,16 +54,16 @@ def test_root_ends_one_mib_before_the_backup_gpt(layout, profile):
     if profile.disk.backup_gpt != "before the end":
         pytest.skip(f"{profile.name} promises the backup GPT {profile.disk.backup_gpt}")
     last = max(layout.partitions, key=lambda partition: partition.start)
-    metal_size = (layout.table.alternate_lba + 1) * layout.table.sector_size
+    metal_size = (layout.gpt.alternate_lba + 1) * layout.gpt.sector_size
     found = {"bytes behind root": metal_size - (last.start + last.size), "bytes beyond a whole MiB": metal_size % MIB}
     assert found == {"bytes behind root": MIB, "bytes beyond a whole MiB": 0}
 
 
 def test_protective_mbr_covers_the_disk_as_it_was_laid_out(layout):
-    mbr = layout.table.protective_mbr
+    mbr = layout.gpt.protective_mbr
     found = {"is there": mbr.found, "starts at LBA": mbr.start_lba, "has other entries": mbr.has_other_entries}
     assert found == {"is there": True, "starts at LBA": 1, "has other entries": False}
-    assert mbr.size_lba == layout.table.alternate_lba, "protective MBR and backup GPT disagree on where the disk ends"
+    assert mbr.size_lba == layout.gpt.alternate_lba, "protective MBR and backup GPT disagree on where the disk ends"
 
 
 def test_every_partition_has_a_guid_of_its_own(layout):

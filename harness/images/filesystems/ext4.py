@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from harness.errors import DamagedImage, UnsupportedImage
 from harness.images.block import Block
@@ -46,6 +47,17 @@ SPARSE_SUPER = 0x1  # ro_compat
 LONGEST_FAST_LINK = 60
 MOST_VALUE_BYTES = 2**20
 MOST_REMEMBERED = 4096
+MOST_GROUPS = 2**18  # 32 TiB of groups as large as they usually are
+
+
+class Group(NamedTuple):
+    """Where a block group keeps its metadata, in bytes of the filesystem."""
+
+    start: int
+    block_bitmap: int
+    inode_bitmap: int
+    table: int  # of inodes
+    table_end: int
 
 
 class Ext4:
@@ -131,15 +143,22 @@ class Ext4:
         return self._raw(number).raw
 
     def footprint(self, number: int) -> Iterator[tuple[int, int]]:
-        """Where an inode, its attributes and its content lie: ranges of bytes, start and end."""
-        inode = self._raw(number)
+        """Where an inode, its content, its attributes and its map lie: ranges of bytes, start and end."""
         yield self.slot(number)
-        if inode.attribute_block:
-            yield inode.attribute_block * self._block_size, (inode.attribute_block + 1) * self._block_size
-        if inode.public.kind in {"file", "directory"} and not inode.is_inline:
-            for run in self._runs(inode):
-                if run.offset is not None:
-                    yield run.offset, run.offset + run.length
+        content, attributes, maps = self.blocks_of(number)
+        yield from content
+        yield from ((start, start + self._block_size) for start in (*attributes, *maps))
+
+    def blocks_of(self, number: int) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+        """Where an inode's content lies as ranges of bytes, and where its blocks of attributes and of its map begin."""
+        inode = self._raw(number)
+        attributes = [inode.attribute_block * self._block_size] if inode.attribute_block else []
+        is_long_link = inode.public.kind == "symlink" and not self._is_fast_link(inode)
+        if inode.is_inline or not (inode.public.kind in {"file", "directory"} or is_long_link):
+            return [], attributes, []
+        placed = FileMap(self._metadata, self._block_size, self._block_count, f"{self.name}: inode {number}")
+        content = [(run.offset, run.offset + run.length) for run in self._runs(inode, placed) if run.offset is not None]
+        return content, attributes, [block * self._block_size for block in sorted(placed.seen)]
 
     def slot(self, number: int) -> tuple[int, int]:
         """Where an inode lies, used or not: start and end in bytes."""
@@ -149,31 +168,82 @@ class Ext4:
     def superblocks(self) -> Iterator[int]:
         """Where the superblock and its copies begin, in bytes."""
         yield 1024
-        for group in range(1, -(-(self._block_count - self._first_block) // self._group_blocks)):
-            if self._has_superblock(group):
+        for group in range(1, self._groups):
+            if self.has_superblock(group):
                 yield (self._first_block + group * self._group_blocks) * self._block_size
+
+    def groups(self) -> Iterator[Group]:
+        """Where each block group keeps its metadata; those beyond the end of the block are left out."""
+        table_bytes = self._group_inodes * self._inode_size
+        for group in range(self._groups):
+            raw = self.descriptor(group)
+            low = struct.unpack_from("<III", raw)
+            high = struct.unpack_from("<III", raw, 0x20) if len(raw) >= 64 else (0, 0, 0)
+            blocks, inodes, table = (
+                (least | most << 32) * self._block_size for least, most in zip(low, high, strict=True)
+            )
+            start = (self._first_block + group * self._group_blocks) * self._block_size
+            yield Group(start, blocks, inodes, table, table + table_bytes)
+
+    def descriptors(self) -> Iterator[tuple[int, int]]:
+        """Where the group descriptors and their copies lie: ranges of bytes."""
+        per_block = self._block_size // self._descriptor_size
+        blocks = -(-self._groups // per_block)
+        for start in self.superblocks():
+            first = (start // self._block_size + 1) * self._block_size
+            yield first, first + blocks * self._block_size
+        if self._incompat & META_BG:
+            for meta_group in range(self._first_meta_group, blocks):
+                place = self._descriptor_block(meta_group, per_block) * self._block_size
+                yield place, place + self._block_size
+
+    @property
+    def block_size(self) -> int:
+        return self._block_size
+
+    @property
+    def inode_size(self) -> int:
+        return self._inode_size
+
+    @property
+    def _groups(self) -> int:
+        """As many block groups as it claims, but no more than the block has room for."""
+        present = min(self._block_count, self._block.size // self._block_size)
+        groups: int = max(1, -(-(present - self._first_block) // self._group_blocks))
+        if groups > MOST_GROUPS:
+            raise DamagedImage(f"claims {groups:,} block groups", where=self.name)
+        return groups
+
+    def group_of(self, offset: int) -> tuple[int, int]:
+        """The number of the block group of a byte, and of the byte's block within it."""
+        return divmod(max(0, offset // self._block_size - self._first_block), self._group_blocks)
 
     def _place(self, number: int) -> int:
         """The byte at which an inode lies."""
         if not 1 <= number <= self._inode_count:
             raise DamagedImage(f"inode {number} is not one of {self._inode_count}", where=self.name)
         group, index = divmod(number - 1, self._group_inodes)
-        per_block = self._block_size // self._descriptor_size
-        at = self._descriptor_block(group // per_block, per_block) * self._block_size
-        descriptor = self._metadata.read(at + group % per_block * self._descriptor_size, self._descriptor_size)
+        descriptor = self.descriptor(group)
         table: int = struct.unpack_from("<I", descriptor, 8)[0]
         if len(descriptor) >= 64:
             table |= struct.unpack_from("<I", descriptor, 0x28)[0] << 32
         return table * self._block_size + index * self._inode_size
+
+    def descriptor(self, group: int) -> bytes:
+        """The descriptor of a block group, as it lies on disk."""
+        per_block = self._block_size // self._descriptor_size
+        at = self._descriptor_block(group // per_block, per_block) * self._block_size
+        return self._metadata.read(at + group % per_block * self._descriptor_size, self._descriptor_size)
 
     def _descriptor_block(self, meta_group: int, per_block: int) -> int:
         if not self._incompat & META_BG or meta_group < self._first_meta_group:
             return self._superblock_block + 1 + meta_group
         group = meta_group * per_block
         first = self._superblock_block if group == 0 else self._first_block + group * self._group_blocks
-        return first + self._has_superblock(group)
+        return first + self.has_superblock(group)
 
-    def _has_superblock(self, group: int) -> bool:
+    def has_superblock(self, group: int) -> bool:
+        """Whether a block group begins with the superblock or a copy of it."""
         if self._compat & SPARSE_SUPER2:
             return group == 0 or group in self._backup_groups
         if group <= 1 or not self._ro_compat & SPARSE_SUPER:
@@ -248,9 +318,10 @@ class Ext4:
             return iter([whole] if whole else [])
         return read_runs(self._block, joined(self._runs(inode)), inode.public.size, size)
 
-    def _runs(self, inode: RawInode) -> Iterator[Run]:
-        where = f"{self.name}: inode {inode.public.number}"
-        placed = FileMap(self._metadata, self._block_size, self._block_count, where)
+    def _runs(self, inode: RawInode, placed: FileMap | None = None) -> Iterator[Run]:
+        if placed is None:
+            where = f"{self.name}: inode {inode.public.number}"
+            placed = FileMap(self._metadata, self._block_size, self._block_count, where)
         return placed.extents(inode.root) if inode.has_extents else placed.pointers(inode.root, inode.public.size)
 
     def xattrs(self, number: int) -> Mapping[str, bytes]:

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 
 from harness.errors import DamagedImage, MissingFile, UnsupportedImage
 from harness.images.block import Block
+from harness.images.filesystems.btrfs import Btrfs
+from harness.images.filesystems.erofs import Erofs
 from harness.images.filesystems.ext4 import Ext4
 from harness.images.filesystems.inodes import Inode, Inodes, Kind
+from harness.images.filesystems.iso9660 import Iso9660
+from harness.images.filesystems.squashfs import Squashfs
 from harness.images.filesystems.superblock import identify
 from harness.images.filesystems.vfat import Vfat
 from harness.images.filesystems.xfs import Xfs
@@ -25,7 +29,17 @@ MOST_HOPS = 40  # as Linux
 LONGEST_PATH = 4096
 DEEPEST_WALK = 1024
 SHOWN_NAMES = 12
-READERS: Mapping[str, Callable[[Block], Inodes]] = {"ext2": Ext4, "ext3": Ext4, "ext4": Ext4, "vfat": Vfat, "xfs": Xfs}
+READERS: Mapping[str, Callable[[Block], Inodes]] = {
+    "btrfs": Btrfs,
+    "erofs": Erofs,
+    "ext2": Ext4,
+    "ext3": Ext4,
+    "ext4": Ext4,
+    "iso9660": Iso9660,
+    "squashfs": Squashfs,
+    "vfat": Vfat,
+    "xfs": Xfs,
+}
 
 
 @dataclass(frozen=True, slots=True)

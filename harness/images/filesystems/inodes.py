@@ -156,6 +156,11 @@ def read_runs(block: Block, runs: Iterator[Run], total: int, size: int) -> Itera
         left -= bite
 
 
+def linux_device(packed: int) -> tuple[int, int]:
+    """Major and minor of a device number as Linux writes it to disk in 32 bits (include/linux/kdev_t.h)."""
+    return packed >> 8 & 0xFFF, packed & 0xFF | packed >> 12 & 0xFFF00
+
+
 def decode_name(raw: bytes, where: str) -> str:
     """A file name; raises DamagedImage for one that no filesystem allows."""
     if not raw or b"/" in raw or b"\0" in raw or raw in {b".", b".."}:

@@ -65,8 +65,8 @@ class Vfat:
         del tenths
         mode = 0o555 if flags & READ_ONLY else 0o755
         if flags & DIRECTORY:
-            return Inode(number, "directory", mode, 0, 0, 0, _seconds(date, time), 0, 1)
-        return Inode(number, "file", mode, 0, 0, size, _seconds(date, time), 0, 1)
+            return Inode(number, "directory", mode, 0, 0, 0, seconds_of(date, time), 0, 1)
+        return Inode(number, "file", mode, 0, 0, size, seconds_of(date, time), 0, 1)
 
     def _record(self, number: int) -> tuple[bytes, int, int, int, int, int, int, int, int, int, int, int]:
         fields: tuple[bytes, int, int, int, int, int, int, int, int, int, int, int]
@@ -112,6 +112,38 @@ class Vfat:
         if self._bits == 16:
             return int.from_bytes(self._metadata.read(self._table + cluster * 2, 2), "little")
         return int.from_bytes(self._metadata.read(self._table + cluster * 4, 4), "little") & 0xFFFFFFF
+
+    def footprint(self, number: int) -> Iterator[tuple[int, int]]:
+        """Where a file's records and content lie: ranges of bytes, start and end."""
+        if number == ROOT:
+            runs = iter([self._root_area]) if self._root_area.length else self._runs(self._root_cluster)
+        else:
+            first = number
+            while first >= 32 and self._record(first - 32)[1] & 0x3F == LONG_NAME:
+                first -= 32
+            yield first, number + 32
+            runs = self._runs(self._first_cluster(number)) if self._first_cluster(number) else iter(())
+        for run in runs:
+            if run.offset is not None:
+                yield run.offset, run.offset + run.length
+
+    def tables(self) -> tuple[int, int]:
+        """Where the allocation tables lie, all copies of them; and what FAT32 keeps in front of them."""
+        end = self._root_area.offset or self._data
+        return self._table, min(end, self._data)
+
+    def raw_record(self, number: int) -> bytes:
+        """A file's record as it lies in its directory; empty for the root."""
+        return self._metadata.read(number, RECORD.size) if number != ROOT else b""
+
+    def label_record(self) -> int | None:
+        """Where the record with the label lies in the root directory."""
+        for at, raw in self._records(ROOT):
+            if raw[0] == END_OF_DIRECTORY:
+                break
+            if raw[0] != DELETED and raw[11] & 0x3F != LONG_NAME and raw[11] & VOLUME_LABEL:
+                return at
+        return None
 
     def entries(self, number: int) -> Mapping[str, int]:
         known = self._directories.get(number)
@@ -164,7 +196,7 @@ class Vfat:
         return {}
 
 
-def _seconds(date: int, time: int) -> int:
+def seconds_of(date: int, time: int) -> int:
     """Seconds since the epoch of a DOS date and time; 0 for a date that no calendar has."""
     year, month, day = 1980 + (date >> 9), date >> 5 & 15, date & 31
     if not 1 <= month <= 12 or not day:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from harness.errors import BadInput, DamagedImage, StoreError
 from harness.images.extents import sha256_of
@@ -51,6 +51,13 @@ class Unpacked:
     path: Path
     size: int
     sha256: str
+
+
+class Packed(Protocol):
+    """A compressed file as far as it is needed: who wants more of its bytes than we do reads along."""
+
+    def read(self, length: int, /) -> bytes: ...
+    def tell(self) -> int: ...
 
 
 class _Stream(Protocol):
@@ -169,23 +176,27 @@ def _scratch_parent() -> str | None:
 
 
 def _pieces(path: Path, kind: Compression) -> Iterator[bytes]:
-    """What is inside, in pieces of at most PIECE bytes; raises DamagedImage at the first fault."""
     try:
         with path.open("rb") as packed:
-            pending = packed.read(STEP)
-            streams = 0
-            while pending:
-                streams += 1
-                if streams > MOST_STREAMS:
-                    raise _damaged(packed, path, kind, f"is cut into more than {MOST_STREAMS:,} streams")
-                stream = _stream(kind)
-                yield from _stream_pieces(stream, pending, packed, path, kind)
-                pending = _next_stream(stream.unused_data, packed, path, kind)
+            yield from pieces(packed, path, kind)
     except OSError as cause:
         raise BadInput(f"cannot be read: {cause.strerror}", where=str(path)) from cause
 
 
-def _stream_pieces(stream: _Stream, pending: bytes, packed: BinaryIO, path: Path, kind: Compression) -> Iterator[bytes]:
+def pieces(packed: Packed, path: Path, kind: Compression) -> Iterator[bytes]:
+    """What is inside an opened file, in pieces of at most PIECE bytes; raises DamagedImage at the first fault."""
+    pending = packed.read(STEP)
+    streams = 0
+    while pending:
+        streams += 1
+        if streams > MOST_STREAMS:
+            raise _damaged(packed, path, kind, f"is cut into more than {MOST_STREAMS:,} streams")
+        stream = _stream(kind)
+        yield from _stream_pieces(stream, pending, packed, path, kind)
+        pending = _next_stream(stream.unused_data, packed, path, kind)
+
+
+def _stream_pieces(stream: _Stream, pending: bytes, packed: Packed, path: Path, kind: Compression) -> Iterator[bytes]:
     while not stream.eof:
         if not pending and stream.needs_input:
             pending = packed.read(STEP)
@@ -200,7 +211,7 @@ def _stream_pieces(stream: _Stream, pending: bytes, packed: BinaryIO, path: Path
         pending = b""
 
 
-def _next_stream(rest: bytes, packed: BinaryIO, path: Path, kind: Compression) -> bytes:
+def _next_stream(rest: bytes, packed: Packed, path: Path, kind: Compression) -> bytes:
     """What follows a stream: nothing, another stream, or padding with zeroes (gzip and xz allow that)."""
     more = b"?"
     while more:
@@ -239,7 +250,7 @@ def _failures(kind: Compression) -> tuple[type[Exception], ...]:
     return (zstd.ZstdError,)
 
 
-def _damaged(packed: BinaryIO, path: Path, kind: Compression, what: str) -> DamagedImage:
+def _damaged(packed: Packed, path: Path, kind: Compression, what: str) -> DamagedImage:
     return DamagedImage(
         f"the {kind} stream {what}, before byte {packed.tell():,}",
         where=str(path),

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, Self
 from harness.errors import DamagedImage, UnsupportedImage
 from harness.images.block import Block
 from harness.images.extents import Extent, extents_of
-from harness.images.formats.disk import Fact
+from harness.images.formats.disk import Disk, Fact
 from harness.images.formats.qcow2_header import MAGIC, Qcow2Header, read_header
 from harness.images.formats.raw import FileBlock
 from harness.images.lru import Recent
@@ -51,8 +51,8 @@ class Qcow2Block:
     backing file unless `backing` is given.
     """
 
-    def __init__(self, path: Path, *, backing: Block | None = None, name: str = "") -> None:
-        self._file = FileBlock(path, name)
+    def __init__(self, file: Path | Disk, *, backing: Block | None = None, name: str = "") -> None:
+        self._file = FileBlock(file, name) if isinstance(file, Path) else file
         try:
             self.header = read_header(self._file)
             self._check_backing(backing)
@@ -97,6 +97,10 @@ class Qcow2Block:
                 pending = extent
         if pending:
             yield pending
+
+    def runs(self) -> Iterator[Run]:
+        """Where in the file the disk's clusters lie."""
+        return self._runs(0, self._size)
 
     def facts(self) -> Mapping[str, Fact]:
         """The header's properties that a release fixes."""

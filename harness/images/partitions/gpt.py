@@ -14,13 +14,10 @@ from uuid import UUID
 from harness.errors import DamagedImage, HarnessError, UnsupportedImage
 from harness.images.block import Block
 from harness.images.partitions.gpt_header import Header, find_header
+from harness.images.partitions.mbr import PROTECTIVE, find_mbr, read_entries
 
 SECTOR_SIZES = (512, 4096)
 LEGACY_BIOS_BOOTABLE = 1 << 2
-MBR_SIGNATURE = b"\x55\xaa"
-MBR_ENTRIES = range(446, 510, 16)
-PROTECTIVE = 0xEE
-UNUSED = bytes(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +100,29 @@ def read_table(block: Block) -> Table:
     The returned table says which copies were valid, so that a check can assert both. Raises DamagedImage naming
     header, field and offset when neither copy can be trusted, UnsupportedImage when the disk has an MBR only.
     """
+    table = find_table(block)
+    if table is None:
+        raise no_table(block)
+    return table
+
+
+def find_table(block: Block) -> Table | None:
+    """As `read_table`, but None for a disk that shows no sign of ever having had a GPT.
+
+    A backup alone is no GPT on a disk whose MBR has partitions of its own: it is left from an earlier life.
+    """
     mbr = _protective_mbr(block)
     pairs = [pair for sector_size in SECTOR_SIZES if (pair := _pair(block, sector_size, mbr))]
+    found = [pair for pair in pairs if pair[0].found or pair[1].found]
+    if mbr.has_other_entries and not mbr.found and not any(pair[0].found for pair in found):
+        return None
     for copy in (0, 1):
-        for pair in pairs:
+        for pair in found:
             if pair[copy].is_trusted:
                 return _table(block, pair, pair[copy], mbr)
-    raise _refusal(block, pairs, mbr)
+    if found or mbr.found:
+        raise _refusal(block, found)
+    return None
 
 
 def _pair(block: Block, sector_size: int, mbr: ProtectiveMbr) -> tuple[Header, Header] | None:
@@ -188,19 +201,15 @@ def _partitions(header: Header) -> Iterator[Partition]:
 
 
 def _protective_mbr(block: Block) -> ProtectiveMbr:
-    sector = block.read(0, min(512, block.size))
-    if sector[510:512] != MBR_SIGNATURE:
-        return ProtectiveMbr(found=False, start_lba=0, size_lba=0, has_other_entries=False)
-    entries = [sector[at : at + 16] for at in MBR_ENTRIES]
-    guards = [struct.unpack_from("<II", entry, 8) for entry in entries if entry[4] == PROTECTIVE]
-    start_lba, size_lba = guards[0] if guards else (0, 0)
-    others = any(entry[4] not in {0, PROTECTIVE} for entry in entries)
-    return ProtectiveMbr(bool(guards), start_lba, size_lba, others)
+    entries = read_entries(block.read(0, min(512, block.size)))
+    guards = [entry for entry in entries if entry.type == PROTECTIVE]
+    others = any(entry.type not in {0, PROTECTIVE} for entry in entries)
+    start, size = (guards[0].first, guards[0].sectors) if guards else (0, 0)
+    return ProtectiveMbr(found=bool(guards), start_lba=start, size_lba=size, has_other_entries=others)
 
 
-def _refusal(block: Block, pairs: list[tuple[Header, Header]], mbr: ProtectiveMbr) -> HarnessError:
-    """Say why there is no table to read."""
-    found = [pair for pair in pairs if pair[0].found or pair[1].found]
+def _refusal(block: Block, found: list[tuple[Header, Header]]) -> HarnessError:
+    """Say why a GPT cannot be read: neither copy that was found is right, or none was found behind its MBR."""
     if found:
         primary, backup = found[0]
         return DamagedImage(
@@ -208,15 +217,18 @@ def _refusal(block: Block, pairs: list[tuple[Header, Header]], mbr: ProtectiveMb
             where=block.name,
             next_step="compare the image's checksum with the published one",
         )
-    if mbr.has_other_entries and not mbr.found:
+    return DamagedImage(
+        "has a protective MBR, but neither a primary GPT header at LBA 1 nor a backup at its end "
+        "(sectors of 512 and 4096 bytes tried)",
+        where=block.name,
+        next_step="truncated or wiped? compare the image's checksum with the published one",
+    )
+
+
+def no_table(block: Block) -> HarnessError:
+    """Why `read_table` gives nothing for a disk without a sign of a GPT."""
+    if find_mbr(block):
         return UnsupportedImage("has an MBR partition table and no GPT", where=block.name)
-    if mbr.found:
-        return DamagedImage(
-            "has a protective MBR, but neither a primary GPT header at LBA 1 nor a backup at its end "
-            "(sectors of 512 and 4096 bytes tried)",
-            where=block.name,
-            next_step="truncated or wiped? compare the image's checksum with the published one",
-        )
     return DamagedImage(
         "has no partition table: no GPT header at LBA 1 or at its end, no MBR",
         where=block.name,

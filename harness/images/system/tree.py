@@ -18,6 +18,7 @@ from harness.images.partitions.layout import Layout, LayoutPartition, part_of
 from harness.images.system.bls import read_entries
 
 ESP_TYPE = UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+ESP_MBR_TYPE = 0xEF
 DEPLOYMENT_PATH: Final = re.compile(r"/ostree/deploy/([^/]+)/deploy/([0-9a-f]{64})\.(\d{1,9})")
 OSTREE_KARG: Final = re.compile(r"/ostree/boot\.[01](?:\.[01])?/([^/]+)/([0-9a-f]{64})/(\d{1,9})/?")
 
@@ -44,10 +45,12 @@ class SystemTree(Files):
 def open_system(layout: Layout) -> SystemTree:
     """The system on a disk: `boot`, `root` and the ESP, found by partition label, filesystem label or type.
 
+    A disk without a partition table is its own root.
+
     Raises UnsupportedImage where the root filesystem cannot be read (LUKS), and DamagedImage where there is no root
     or the default boot entry names a deployment that is not there.
     """
-    physical = open_mount(part_of(layout.block, find_root(layout)))
+    physical = open_mount(part_of(layout.block, find_root(layout)) if layout.table else layout.block)
     boot_partition, esp = find_boot(layout), find_esp(layout)
     mounts = {"/": physical}
     if boot_partition:
@@ -64,10 +67,10 @@ def find_root(layout: Layout) -> LayoutPartition:
     """The partition with the physical root: labelled so, or the only one that could be it."""
     if named := _named(layout, "root", "luks_root"):
         return named
-    known = [p for p in layout.partitions if p.filesystem and p.filesystem.type in READERS and p.type_guid != ESP_TYPE]
+    known = [p for p in layout.partitions if p.filesystem and p.filesystem.type in READERS and not _is_esp(p)]
     candidates = [p for p in known if p is not find_boot(layout)]
     if len(candidates) != 1:
-        labels = ", ".join(repr(shown(p.label)) for p in layout.partitions) or "none at all"
+        labels = ", ".join(shown(p.title) for p in layout.partitions) or "none at all"
         raise DamagedImage(f"no partition is recognisable as root; there are: {labels}", where=layout.block.name)
     return candidates[0]
 
@@ -86,8 +89,12 @@ def _named(layout: Layout, *labels: str) -> LayoutPartition | None:
 
 def find_esp(layout: Layout) -> LayoutPartition | None:
     """The EFI system partition, or None."""
-    found = [p for p in layout.partitions if p.label == "EFI-SYSTEM" or p.type_guid == ESP_TYPE]
+    found = [p for p in layout.partitions if p.label == "EFI-SYSTEM" or _is_esp(p)]
     return found[0] if found else None
+
+
+def _is_esp(partition: LayoutPartition) -> bool:
+    return partition.type_guid == ESP_TYPE or partition.mbr_type == ESP_MBR_TYPE
 
 
 def _deployment(mounts: Mapping[str, Mount]) -> Deployment | None:

@@ -115,7 +115,7 @@ class Disk(Copy):
     @property
     def metal_size(self) -> int:
         """Bytes of the disk as it was laid out, before it was enlarged for clouds."""
-        return (self.layout.table.alternate_lba + 1) * self.layout.table.sector_size
+        return (self.layout.gpt.alternate_lba + 1) * self.layout.gpt.sector_size
 
     def start_of(self, label: str) -> int:
         return self.layout.partition(label).start
@@ -134,8 +134,8 @@ class Disk(Copy):
 
     def gpt(self, copy: str) -> Gpt:
         """One copy of the partition table: `primary` or `backup`."""
-        sector = self.layout.table.sector_size
-        lba = 1 if copy == "primary" else self.layout.table.alternate_lba
+        sector = self.layout.gpt.sector_size
+        lba = 1 if copy == "primary" else self.layout.gpt.alternate_lba
         header = bytearray(self.read(lba * sector, sector))
         (entries_lba, count, size) = struct.unpack_from("<QII", header, 72)
         return Gpt(self, lba, header, entries_lba, bytearray(self.read(entries_lba * sector, count * size)), size)

@@ -131,7 +131,7 @@ def backup_is_wiped(disk: Disk) -> None:
 @mutant(PLACE, METAL, MBR_SIZE, cause="expected 'before the end', found 'at the end'")
 def backup_lies_at_the_end(disk: Disk) -> None:
     """The backup GPT was moved to the end of the enlarged disk, which only the first boot may do."""
-    last = disk.layout.table.last_lba
+    last = disk.layout.gpt.last_lba
     primary, backup = disk.gpt("primary"), disk.gpt("backup")
     struct.pack_into("<Q", primary.header, 32, last)
     backup.lba, backup.entries_lba = last, last - 32
@@ -145,7 +145,7 @@ def backup_lies_at_the_end(disk: Disk) -> None:
 @mutant(MBR_SIZE, cause="protective MBR and backup GPT disagree on where the disk ends")
 def protective_mbr_covers_the_whole_disk(disk: Disk) -> None:
     """The protective entry was made for the enlarged disk."""
-    disk.write(446 + 12, struct.pack("<I", disk.layout.table.last_lba))
+    disk.write(446 + 12, struct.pack("<I", disk.layout.gpt.last_lba))
 
 
 @mutant(MBR_SIZE, cause="has other entries.*expected False, found True")
