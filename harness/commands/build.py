@@ -6,19 +6,15 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 import tomllib
 from pathlib import Path
-from typing import Self
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.spinner import Spinner
 
 from harness.build.packages import host_mirrors, resolve, write_lock
 from harness.build.reference import DEFINITION, IMAGE, LOCK, Built, build_reference
+from harness.commands.stages import StageDisplay
 from harness.errors import BadInput
 from harness.report.html import seconds_text
 from harness.store import Store, replacing
@@ -41,7 +37,7 @@ def reference(output: Path, *, mirror: str | None, unlocked: bool, as_json: bool
     disk and as qcow2 file, and the time of each stage.
     """
     started = time.monotonic()
-    with StageDisplay(Console(stderr=True, highlight=False)) as display:
+    with StageDisplay() as display:
         built = build_reference(Store.default(), mirror=mirror, unlocked=unlocked, progress=display)
         target = hand_out(built.path, output)
     if as_json:
@@ -80,30 +76,6 @@ def hand_out(image: Path, folder: Path) -> Path:
     except OSError as cause:
         raise BadInput(f"cannot be written: {cause.strerror}", where=os.fspath(target)) from cause
     return target
-
-
-class StageDisplay:
-    """Stages as they pass: a spinner for the running one on a terminal, a line each when it is done anywhere."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = Live(console=console, transient=True, refresh_per_second=8)
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
-        sys.stderr.flush()
-
-    def __call__(self, stage: str, seconds: float | None) -> None:
-        if seconds is None:
-            self._live.update(Spinner("dots", f"{stage} ..."))
-        else:
-            self._console.print(f"[green]done[/]  {stage:18} [dim]{seconds_text(seconds)}[/]")
 
 
 def _document(built: Built, target: Path) -> dict[str, object]:
