@@ -62,6 +62,10 @@ class ToolFailed(HarnessError):
     """A host program ran and failed; the message carries the last lines it printed."""
 
 
+class DownloadFailed(HarnessError):
+    """Something could not be fetched, or what came is not what was published."""
+
+
 class BuildFailed(HarnessError):
     """A reference image could not be built."""
 
@@ -83,4 +87,10 @@ class BootFailed(HarnessError):
 class DeadlinePassed(HarnessError):
     """Something that had to happen in time did not; the message says what was awaited and what was seen last."""
 
-    verdict_class = "boot"
+    verdict_class: ClassVar[VerdictClass] = "boot"
+
+
+class HostTooBusy(DeadlinePassed):
+    """The same on a host with far more to do than it can: that says nothing about the image."""
+
+    verdict_class = "infra"

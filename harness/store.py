@@ -75,7 +75,7 @@ class Store:
         """
         if found := self.find(kind, key):
             return found
-        with self._lock(f"{kind}-{key}"):
+        with self.lock(f"{kind}-{key}"):
             if found := self.find(kind, key):
                 return found
             entry = self.root / kind / key
@@ -95,13 +95,13 @@ class Store:
 
     def discard(self, kind: str, key: str) -> None:
         """Forget an entry that turned out to be wrong."""
-        with self._lock(f"{kind}-{key}"):
+        with self.lock(f"{kind}-{key}"):
             _remove(self.root / kind / key)
 
     @contextlib.contextmanager
     def scratch(self, purpose: str) -> Iterator[Path]:
         """A folder that is removed at the end; one left by a killed process is removed by the next caller."""
-        with self._lock("scratch"):  # nobody may sweep a folder whose owner has not locked it yet
+        with self.lock("scratch"):  # nobody may sweep a folder whose owner has not locked it yet
             self._sweep_scratch()
             folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=self.root / "scratch"))
             lock = FileLock(_mark_of(folder))
@@ -121,7 +121,8 @@ class Store:
                 _remove(folder)
                 mark.unlink(missing_ok=True)
 
-    def _lock(self, name: str) -> FileLock:
+    def lock(self, name: str) -> FileLock:
+        """A lock of this name between all processes that use the store; `with` it."""
         return FileLock(self.root / "locks" / name)
 
     def prune(self) -> list[Path]:

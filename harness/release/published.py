@@ -1,38 +1,44 @@
-"""What was published about an image: digests from a coreos-assembler meta.json, a stream JSON, or a checksum file.
+"""What was published about one file: from CoreOS metadata in any dialect, or from a checksum file.
 
-Formats: cosa's schema v1.json (images.<platform>), stream-metadata-go's stream.go (artifacts.<platform>.formats),
-sha256sum(1). The legacy installer JSON (before 4.8) has meta.json's shape with sizes as strings.
+Checksum files are sha256sum(1)'s, plain, tagged as BSD does, or clearsigned (whose signature is not checked here).
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from harness.errors import BadInput
+from harness.release.metadata import MOST_FILES, Artifact, parse_metadata, read_text, unpacked_name
 
-LARGEST = 32 * 2**20  # bytes of metadata that are read
-CHECKSUM_LINE = re.compile(r"^([0-9a-f]{64}) [ *](.+)$", re.MULTILINE)
-SUFFIXES = (".gz", ".xz", ".zst")
+PLAIN_LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
+TAGGED_LINE = re.compile(r"(\\?)SHA256 \((.+)\) = ([0-9a-fA-F]{64})")
+ESCAPES = re.compile(r"\\([\\nr])")
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Digests in hex of one file; None where nothing was published. `size` is in bytes."""
+    """Digests in hex of one file; None where nothing was published. Sizes are in bytes."""
 
     name: str
     sha256: str
-    uncompressed_sha256: str | None
-    size: int | None
+    uncompressed_sha256: str | None = None
+    size: int | None = None
+    uncompressed_size: int | None = None
 
     @property
     def plain_name(self) -> str:
         """The name once decompressed."""
-        return next((self.name.removesuffix(suffix) for suffix in SUFFIXES if self.name.endswith(suffix)), self.name)
+        return unpacked_name(self.name)
+
+    def concerns(self, name: str) -> bool:
+        """Whether it speaks of a file of this name, packed or not. RHCOS 4.1 left the .gz out of what it published."""
+        return name in {self.name, self.plain_name} or (
+            self.uncompressed_sha256 is not None and name == f"{self.name}.gz"
+        )
 
 
 def read_published(metadata: Path, image: str) -> Published:
@@ -40,56 +46,46 @@ def read_published(metadata: Path, image: str) -> Published:
 
     Raises BadInput where the file is none of the formats, or does not mention the image.
     """
-    try:
-        if metadata.stat().st_size > LARGEST:
-            raise BadInput(f"is larger than {LARGEST:,} bytes", where=str(metadata))
-        text = metadata.read_text()
-    except (OSError, UnicodeDecodeError) as cause:
-        raise BadInput(f"cannot be read: {cause}", where=str(metadata)) from cause
-    known = list(_entries(text, metadata))
-    for entry in known:
-        if image in {entry.name, entry.plain_name}:
+    return find_published(read_all_published(metadata), image, metadata)
+
+
+def find_published(known: Sequence[Published], image: str, where: Path) -> Published:
+    """The entry that speaks of the image of this name, by its very name before any other. Raises BadInput."""
+    by_own_name = [entry for entry in known if entry.name == image]
+    for entry in (*by_own_name, *known):
+        if entry.concerns(image):
             return entry
     names = ", ".join(sorted(entry.name for entry in known)[:4])
-    raise BadInput(f"says nothing about {image}; it knows {names or 'no image'}", where=str(metadata))
+    raise BadInput(f"says nothing about {image}; it knows {names or 'no image'}", where=str(where))
 
 
-def _entries(text: str, where: Path) -> Iterator[Published]:
-    if not text.lstrip().startswith("{"):
-        yield from (Published(match[2], match[1], None, None) for match in CHECKSUM_LINE.finditer(text))
-        return
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as cause:
-        raise BadInput(f"is not JSON: {str(cause)[:100]}", where=str(where)) from cause
-    for entry in (*_of_meta(document), *_of_stream(document)):
-        if all(isinstance(text, str) for text in (entry.name, entry.sha256)):  # what JSON gave, whatever we hoped
-            yield entry
+def read_all_published(metadata: Path) -> tuple[Published, ...]:
+    """Everything that is said there, in its order. Raises BadInput where the file is none of the formats."""
+    text = read_text(metadata)
+    if text.lstrip().startswith(("{", "[")):
+        return tuple(map(published_of, parse_metadata(text, str(metadata)).artifacts))
+    found = tuple(islice(_of_checksums(text), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        raise BadInput(f"speaks of more than {MOST_FILES:,} files", where=str(metadata))
+    return found
 
 
-def _of_meta(document: Mapping[str, Any]) -> Iterator[Published]:
-    images = document.get("images")
-    for entry in images.values() if isinstance(images, dict) else ():
-        if isinstance(entry, dict) and "path" in entry and "sha256" in entry:
-            size = str(entry.get("size", ""))
-            yield Published(
-                entry["path"],
-                entry["sha256"],
-                entry.get("uncompressed-sha256"),
-                int(size) if size.isdecimal() else None,
-            )
+def published_of(artifact: Artifact) -> Published:
+    """What metadata says of one file."""
+    return Published(
+        artifact.name, artifact.sha256, artifact.uncompressed_sha256, artifact.size, artifact.uncompressed_size
+    )
 
 
-def _of_stream(document: Mapping[str, Any]) -> Iterator[Published]:
-    architectures = document.get("architectures")
-    for found in _objects(architectures, depth=8):
-        location = found.get("location")
-        if isinstance(location, str) and "sha256" in found:
-            yield Published(location.rpartition("/")[2], found["sha256"], found.get("uncompressed-sha256"), None)
-
-
-def _objects(value: Any, depth: int) -> Iterator[Mapping[str, Any]]:
-    if isinstance(value, dict) and depth:
-        yield value
-        for member in value.values():
-            yield from _objects(member, depth - 1)
+def _of_checksums(text: str) -> Iterator[Published]:
+    for line in text.splitlines():
+        if plain := PLAIN_LINE.fullmatch(line):
+            escaped, digest, name = plain.groups()
+        elif tagged := TAGGED_LINE.fullmatch(line):
+            escaped, name, digest = tagged.groups()
+        else:
+            continue
+        if escaped:
+            name = ESCAPES.sub(lambda match: {"\\": "\\", "n": "\n", "r": "\r"}[match[1]], name)
+        if file_name := name.rpartition("/")[2]:
+            yield Published(file_name, digest.lower())

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness.errors import BadInput
-from harness.release.published import read_published
+from harness.release.published import read_all_published, read_published
 
 A, B = "a" * 64, "b" * 64
 NAME = "rhcos-qemu.x86_64.qcow2"
@@ -47,10 +47,30 @@ def test_digests_are_found_by_either_name(tmp_path, text, name):
     assert (found.name, found.sha256, found.uncompressed_sha256) == (f"{NAME}.gz", A, B)
 
 
-def test_checksum_files_are_read(tmp_path):
+@pytest.mark.parametrize(
+    "line",
+    [f"{A}  {NAME}", f"{A} *{NAME}", f"{A.upper()}  {NAME}", f"{A}  ./{NAME}", f"SHA256 ({NAME}) = {A}"],
+    ids=["text", "binary", "capitals", "with folder", "BSD"],
+)
+def test_checksum_files_are_read(tmp_path, line):
     path = tmp_path / "sha256sum.txt"
-    path.write_text(f"{B}  other.iso\n{A} *{NAME}\n")
+    path.write_text(f"{B}  other.iso\n{line}\n")
     assert read_published(path, NAME).sha256 == A
+
+
+def test_an_entry_of_the_very_name_comes_before_one_of_its_packed_form(tmp_path):
+    path = tmp_path / "sha256sum.txt"
+    path.write_text(f"{A}  {NAME}.gz\n{B}  {NAME}\n")
+    assert (read_published(path, NAME).sha256, read_published(path, f"{NAME}.gz").sha256) == (B, A)
+
+
+@pytest.mark.parametrize("file", ["sha256sum.txt", "sha256sum_correct_4.13.0.txt.sig"])
+def test_real_checksum_files_are_read_also_clearsigned(corpus, file):
+    found = read_all_published(corpus / "crc" / file)
+    assert [entry.name for entry in found][:2] == [
+        "crc_hyperv_4.13.0_amd64.crcbundle", "crc_libvirt_4.13.0_amd64.crcbundle"
+    ]  # fmt: skip
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize(
@@ -58,9 +78,12 @@ def test_checksum_files_are_read(tmp_path):
     [
         ("", "says nothing about"),
         ("{", "is not JSON"),
-        ("{}", "says nothing about"),
-        ('{"images": 7, "architectures": [1]}', "says nothing about"),
-        ('{"images": {"qemu": {"path": 3, "sha256": []}}}', "says nothing about"),
+        ("{}", "publishes no images"),
+        ("[]", "the document is not an object"),
+        ('{"images": 7}', "images is not an object"),
+        ('{"images": {"qemu": {"path": 3, "sha256": []}}}', "images.qemu.path is not a short printable text"),
+        ('{"images": {"qemu": {"path": "a", "sha256": "b"}}}', "images.qemu.sha256 is not a SHA-256"),
+        ('{"images": {}}', "says nothing about"),
     ],
 )
 def test_useless_metadata_is_one_clear_error(tmp_path, text, words):

@@ -150,7 +150,7 @@ def test_pruning_drops_the_least_recently_used_until_it_fits(own):
 def test_an_entry_in_use_by_a_builder_is_not_pruned(own):
     use(own, "busy", 100)
     own.limit = 0
-    holder = start(own, "with store._lock('kind-busy'):\n    say('ready')\n    time.sleep(60)")
+    holder = start(own, "with store.lock('kind-busy'):\n    say('ready')\n    time.sleep(60)")
     assert holder.stdout.readline() == "ready\n"
     assert own.prune() == []
     holder.kill()
