@@ -17,9 +17,15 @@ from harness.errors import HarnessError
 # Command -> its module, the name there, and the line `harness --help` shows: help needs to import none of them.
 COMMANDS = {
     "build": ("harness.commands.build", "build", "Build the reference image."),
+    "convert": ("harness.commands.convert", "convert", "Write an image as another platform or format has it."),
+    "diff": ("harness.commands.diff", "diff", "Say why two images differ."),
     "doctor": ("harness.commands.doctor", "doctor", "Say what this machine can do, and what it lacks."),
+    "edit": ("harness.commands.edit", "edit", "Make a new image from an old one."),
+    "export": ("harness.commands.export", "export", "Pack an image for publication, with checksums."),
+    "fetch": ("harness.commands.fetch", "fetch", "Download an image and verify it."),
     "ignition": ("harness.commands.ignition", "ignition", "Check Ignition configs."),
     "inspect": ("harness.commands.inspect", "inspect", "Show what is inside an image, without booting it."),
+    "verify": ("harness.commands.verify", "verify", "Compare files with their published checksums."),
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -53,6 +59,10 @@ def harness() -> None:
       harness build reference -o out         build the reference image into out/
       harness inspect out/reference.qcow2    what is inside, without booting
       harness inspect --json image.raw.xz    the same as a JSON document
+      harness diff old.qcow2 new.qcow2       why they differ, and what would remove it
+      harness fetch fcos-stable:qemu         download and verify
+      harness export rhcos.qcow2 -o out      pack for publication, with checksums
+      harness verify rhcos.qcow2.gz          is it what was published?
       harness ignition validate host.ign     what Ignition would say, and where
 
     The checks themselves are tests:

@@ -1,4 +1,4 @@
-"""Where and why two disk images differ: partition table, partitions, files, and what lies between them."""
+"""Where and why two disk images differ: container, partition table, partitions, packages, and what is left."""
 
 from __future__ import annotations
 
@@ -7,126 +7,99 @@ from itertools import islice
 
 from harness.errors import HarnessError
 from harness.images.block import Block, Part
-from harness.images.difference.differing import Difference, count_differing, differing, gaps
-from harness.images.difference.trees import explain_filesystem
+from harness.images.difference.causes import Difference
+from harness.images.difference.containers import explain_headers, explain_storage
+from harness.images.difference.differing import Changes, differing
+from harness.images.difference.filesystem import explain_filesystem
+from harness.images.difference.packages import Installed, compare_packages
+from harness.images.difference.table import TableComparison
+from harness.images.difference.wrappings import explain_wrapping
 from harness.images.formats.raw import FileBlock
-from harness.images.partitions.gpt import Partition, Table, read_table
-from harness.images.partitions.layout import part_of
+from harness.images.partitions.layout import Layout, LayoutPartition, part_of, read_layout
 from harness.images.source import Image
 
 MOST = 200  # differences that anybody reads
-BOOT_CODE = 440  # bytes of the MBR before the disk signature
-MBR = 512
-DISK_FIELDS = {
-    "disk_guid": "disk GUID", "sector_size": "sector size", "first_usable_lba": "first usable sector",
-    "last_usable_lba": "last usable sector", "alternate_lba": "backup at sector", "protective_mbr": "protective MBR",
-    "primary": "primary copy", "backup": "backup copy",
-}  # fmt: skip
-PARTITION_FIELDS = ("label", "type_guid", "part_guid", "start", "size", "attributes")
+MOST_FOUND = 100_000  # that are kept to be counted: two strangers differ in every file
 
 
 def explain_difference(one: Image, other: Image, most: int = MOST) -> tuple[Difference, ...]:
     """The differences of two opened images, at most `most`; empty only for the same bytes.
 
-    Partitions are matched by number; those with the same bytes cost one pass over their data and no more. `first`
-    and `second` in a detail, and what stands left and right of a slash, are `one` and `other`.
+    In the order of what explains what: container, partition table, each partition's filesystem and files, packages,
+    then bytes that nothing explains. Partitions are matched by number; the same bytes cost one pass over them and no
+    more. `first` and `second` in a detail, and what stands left and right of a slash, are `one` and `other`.
     """
-    found = tuple(islice(_explain(one.block, other.block), most))
-    return found or tuple(_containers(one, other))
+    if _is_same_file(one, other):
+        return tuple(islice(explain_wrapping(one, other, same_inside=True), most))
+    headers = list(explain_headers(one, other))
+    inside = list(islice(_disks(one.block, other.block), MOST_FOUND))
+    storage = [] if inside else list(explain_storage(one, other, headers))
+    wrapping = list(explain_wrapping(one, other, same_inside=False)) if one.compression == other.compression else []
+    known = [found for found in inside if found.area != "bytes"]
+    unknown = [found for found in inside if found.area == "bytes"]
+    return tuple([*headers, *storage, *wrapping, *known, *unknown][:most])
 
 
-def _explain(one: Block, other: Block) -> Iterator[Difference]:
-    if one.size != other.size:
-        yield Difference("", "", "container", f"the virtual disk has {one.size:,} / {other.size:,} bytes")
-    tables = _table(one), _table(other)
-    if tables[0] is None and tables[1] is None:
-        wholes = Part(one, 0, one.size, one.name), Part(other, 0, other.size, other.name)
-        if next(differing(*wholes), None):
-            yield from explain_filesystem(*wholes, "")
-        return
-    if tables[0] is None or tables[1] is None:
-        yield Difference("", "", "partition table", f"only the {'first' if tables[0] else 'second'} has a readable one")
-        return
-    yield from _partitioned(one, other, tables[0], tables[1])
-
-
-def _partitioned(one: Block, other: Block, mine: Table, theirs: Table) -> Iterator[Difference]:
-    in_table = list(_tables(mine, theirs))
-    yield from in_table
-    numbered = {partition.number: partition for partition in theirs.partitions}
-    for partition in mine.partitions:
-        if match := numbered.get(partition.number):
-            windows = _window(one, partition), _window(other, match)
-            if next(differing(*windows), None):
-                yield from explain_filesystem(*windows, partition.label)
-    yield from _between(one, other, mine, theirs, table_explained=bool(in_table))
-
-
-def _tables(mine: Table, theirs: Table) -> Iterator[Difference]:
-    for field, name in DISK_FIELDS.items():
-        if (first := getattr(mine, field)) != (second := getattr(theirs, field)):
-            yield Difference("", "", "partition table", f"{name} {first} / {second}")
-    here, there = ({p.number: p for p in table.partitions} for table in (mine, theirs))
-    for number in sorted({*here, *there}):
-        if number not in here or number not in there:
-            alone = here.get(number) or there[number]
-            text = f"partition {number} is only in the {'first' if number in here else 'second'}"
-            yield Difference(alone.label, "", "partition table", text)
-            continue
-        for field in PARTITION_FIELDS:
-            if (first := getattr(here[number], field)) != (second := getattr(there[number], field)):
-                name = field.replace("_guid", " GUID")
-                yield Difference(here[number].label, "", "partition table", f"{name} {first} / {second}")
-
-
-def _between(one: Block, other: Block, mine: Table, theirs: Table, *, table_explained: bool) -> Iterator[Difference]:
-    """Boot code, the bytes of both tables, and what no partition covers."""
-    end = min(one.size, other.size)
-    sector = mine.sector_size
-    primary = (MBR, mine.first_usable_lba * sector)
-    backup = ((mine.last_usable_lba + 1) * sector, (mine.backup.location_lba + 1) * sector)
-    if text := _count(one, other, (0, BOOT_CODE)):
-        yield Difference("", "", "content", f"boot code in the MBR: {text}")
-    for name, area in (("MBR", (BOOT_CODE, MBR)), ("primary GPT", primary), ("backup GPT", backup)):
-        if not table_explained and (text := _count(one, other, area)):
-            yield Difference("", "", "partition table", f"{name}: {text}")
-    taken = [(0, MBR), primary, backup]
-    taken += [(p.start, p.start + p.size) for table in (mine, theirs) for p in table.partitions]
-    for start, stop in gaps(taken, end):
-        if text := _count(one, other, (start, stop)):
-            yield Difference("", "", "content", f"between partitions, from byte {start:,}: {text}")
-
-
-def _count(one: Block, other: Block, area: tuple[int, int]) -> str:
-    start, end = area[0], min(area[1], one.size, other.size)
-    if end <= start:
-        return ""
-    return count_differing(Part(one, start, end - start, one.name), Part(other, start, end - start, other.name))
-
-
-def _containers(one: Image, other: Image) -> Iterator[Difference]:
-    """The virtual disks are the same: are the files?"""
-    if one.container != other.container:
-        yield Difference("", "", "container", f"{one.container} / {other.container}")
-        return
+def _is_same_file(one: Image, other: Image) -> bool:
+    """Whether the uncompressed files are the same, byte by byte."""
+    if one.container != other.container or one.compression != other.compression:
+        return False
     with FileBlock(one.plain_path) as mine, FileBlock(other.plain_path) as theirs:
-        if mine.size != theirs.size:
-            sizes = f"{mine.size:,} / {theirs.size:,} bytes"
-            yield Difference("", "", "container", f"same disk in {one.container} files of {sizes}")
-        elif text := _count(mine, theirs, (0, mine.size)):
-            yield Difference("", "", "container", f"same disk, but of the {one.container} file {text}")
-        elif one.file_sha256() != other.file_sha256():
-            yield Difference("", "", "container", "same file, compressed differently")
+        parts = [Part(file, 0, file.size, file.name) for file in (mine, theirs)]
+        return mine.size == theirs.size and next(differing(*parts), None) is None
 
 
-def _table(block: Block) -> Table | None:
-    try:
-        return read_table(block)
-    except HarnessError:
-        return None
+def _disks(one: Block, other: Block) -> Iterator[Difference]:
+    changes = Changes(Part(one, 0, one.size, one.name), Part(other, 0, other.size, other.name))
+    if not changes and one.size == other.size:
+        return
+    layouts = _layout(one), _layout(other)
+    mine, theirs = layouts
+    if mine and theirs and mine.table and theirs.table:
+        yield from _partitioned(changes, mine, theirs)
+    elif (mine.label if mine else "") != (theirs.label if theirs else ""):
+        kinds = (layout.label if layout else "nothing that can be read" for layout in layouts)
+        yield Difference("partition table", "", "", "partition table", " / ".join(kinds))
+    elif changes:
+        packages = compare_packages(mine, theirs) if mine and theirs else Installed()
+        yield from explain_filesystem(changes, "", packages.explained)
+        yield from packages.differences
 
 
-def _window(block: Block, partition: Partition) -> Part:
+def _partitioned(changes: Changes, mine: Layout, theirs: Layout) -> Iterator[Difference]:
+    tables = TableComparison(mine, theirs)
+    yield from tables.differences()
+    numbered = {partition.number: partition for partition in theirs.partitions}
+    packages: Installed | None = None
+    for partition in mine.partitions:
+        match = numbered.get(partition.number)
+        within = _within(changes, partition, match) if match else None
+        if not within:
+            continue
+        if packages is None:
+            packages = compare_packages(mine, theirs)
+        known = packages.explained if packages.partition == partition.number else frozenset()
+        yield from explain_filesystem(within, partition.label or str(partition.number), known)
+    yield from packages.differences if packages else ()
+    yield from tables.between(changes)
+
+
+def _within(changes: Changes, mine: LayoutPartition, theirs: LayoutPartition) -> Changes:
+    """What differs in a partition, wherever it lies; read again only where it lies elsewhere."""
+    windows = _window(changes.one.whole, mine), _window(changes.other.whole, theirs)
+    if mine.start == theirs.start and (part := changes.window(*windows)) is not None:
+        return part
+    return Changes(*windows)
+
+
+def _window(block: Block, partition: LayoutPartition) -> Part:
     """A partition as far as the disk reaches."""
     whole = part_of(block, partition)
     return Part(block, whole.start, max(0, min(whole.size, block.size - whole.start)), whole.name)
+
+
+def _layout(block: Block) -> Layout | None:
+    try:
+        return read_layout(block)
+    except HarnessError:
+        return None
