@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 
-from harness.errors import DeadlinePassed
+from harness.errors import DeadlinePassed, HostTooBusy
+
+MOST_LOAD = 4.0  # waiting processes for each core, beyond which a guest may be late for no fault of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,17 @@ class Deadline:
         """Raise DeadlinePassed naming what was awaited, once no time is left."""
         if self.expired:
             last = f"; last seen: {seen}" if seen else ""
-            raise DeadlinePassed(f"waited {self.seconds:.0f} s for {awaited}{last}")
+            raise overdue(f"waited {self.seconds:.0f} s for {awaited}{last}")
 
     def at_most(self, seconds: float) -> Deadline:
         """A shorter deadline within this one."""
         return Deadline(min(seconds, self.left))
+
+
+def overdue(what: str, *, where: str = "", next_step: str = "") -> DeadlinePassed:
+    """The error for something late: HostTooBusy where the host's load (a minute's average) explains it."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= MOST_LOAD * cores:
+        return DeadlinePassed(what, where=where, next_step=next_step)
+    busy = f"{what}, on a host with a load of {load:.0f} for {cores} cores"
+    return HostTooBusy(busy, where=where, next_step=next_step or "run it again when less is going on")

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from harness.deadline import Deadline
-from harness.errors import DeadlinePassed, MachineFailed
+from harness.deadline import Deadline, overdue
+from harness.errors import MachineFailed
 from harness.machine.screen import Screen
 
 END_OF_LINE, NEXT_LINE, LINE_BEFORE, BOOT, ESCAPE = "\x05", "\x0e", "\x10", "\x18", "\x1b"
@@ -55,7 +55,7 @@ def add_kernel_arguments(terminal: Terminal, arguments: str, deadline: Deadline)
 def _edit(terminal: Terminal, screen: Screen, arguments: str, deadline: Deadline) -> bool:
     """In the editor: append to the linux line; True once the screen shows exactly that."""
     if not terminal.await_screen(lambda: EDITOR in "\n".join(screen.rows) and _linux_row(screen) is not None, deadline):
-        raise DeadlinePassed(f"waited {deadline.seconds:.0f} s for GRUB's editor; the screen shows {_shown(screen)}")
+        raise overdue(f"waited {deadline.seconds:.0f} s for GRUB's editor; the screen shows {_shown(screen)}")
     terminal.await_rest(REST, deadline)
     line = _linux_line(screen)
     if not _walk_to_linux_line(terminal, screen, deadline):

@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from harness.deadline import Deadline
-from harness.errors import DeadlinePassed, HarnessError, MachineFailed
+from harness.deadline import Deadline, overdue
+from harness.errors import HarnessError, MachineFailed
 from harness.machine.pulse import Pulse
 
 CHUNK = 256 * 1024  # bytes
@@ -92,7 +92,7 @@ class Channel:
             return None
 
         if self.pulse.wait_until(look, deadline) is None:
-            raise DeadlinePassed(f"waited {deadline.seconds:.0f} s for the guest's channel to speak")
+            raise overdue(f"waited {deadline.seconds:.0f} s for the guest's channel to speak")
 
     def run(self, script: str, deadline: Deadline, check: Callable[[], None] = lambda: None) -> Completed:
         """Run a bash script as root in the guest. Not for two threads at once.
@@ -119,7 +119,7 @@ class Channel:
 
         if (answer := self.pulse.wait_until(look, deadline)) is None:
             first_line = script.strip().partition("\n")[0][:120]
-            raise DeadlinePassed(f"waited {deadline.seconds:.0f} s for the guest to run {first_line!r}")
+            raise overdue(f"waited {deadline.seconds:.0f} s for the guest to run {first_line!r}")
         return answer
 
     def _read(self) -> None:

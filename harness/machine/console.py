@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TextIO
 
-from harness.deadline import Deadline
-from harness.errors import BootFailed, DeadlinePassed, HarnessError, MachineFailed
+from harness.deadline import Deadline, overdue
+from harness.errors import BootFailed, HarnessError, MachineFailed
 from harness.machine import bootmenu
 from harness.machine.badness import Finding, Watcher
 from harness.machine.pulse import Pulse
@@ -146,7 +146,7 @@ class Console:
         if (line := self.pulse.wait_until(look_or_fail, deadline)) is not None:
             return line
         seen = " | ".join(line for line in self.tail(3) if line.strip()) or "nothing"
-        raise DeadlinePassed(
+        raise overdue(
             f"waited {deadline.seconds:.0f} s for {awaited}; last seen: {seen}", next_step=f"see {self.log_path}"
         )
 

@@ -17,8 +17,8 @@ from urllib.parse import quote, urlencode
 import testinfra
 from testinfra.host import Host
 
-from harness.deadline import Deadline
-from harness.errors import DeadlinePassed, MachineFailed
+from harness.deadline import Deadline, overdue
+from harness.errors import MachineFailed
 from harness.machine.channel import Completed
 from harness.tools import find_tool, run
 
@@ -136,7 +136,7 @@ class Shell:
                 check=False,
             )
         except subprocess.TimeoutExpired as slow:
-            raise DeadlinePassed(f"waited {deadline.seconds:.0f} s for ssh to run {command[:120]!r}") from slow
+            raise overdue(f"waited {deadline.seconds:.0f} s for ssh to run {command[:120]!r}") from slow
         return Completed(done.returncode, done.stdout, done.stderr)
 
     def connect(self, deadline: Deadline, check: Callable[[], None] = lambda: None) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
-from harness.deadline import Deadline
-from harness.errors import BadInput, DeadlinePassed, MachineFailed
+from harness.deadline import Deadline, overdue
+from harness.errors import BadInput, MachineFailed
 
 if TYPE_CHECKING:
     Expecting = SpawnBase[str]
@@ -70,7 +70,7 @@ class Typist(Expecting):
         except pexpect.TIMEOUT as slow:
             seen = str(self.buffer).strip().splitlines()[-1:] or ["nothing"]
             wanted = " or ".join(map(repr, patterns))
-            raise DeadlinePassed(
+            raise overdue(
                 f"waited {deadline.seconds:.0f} s for {wanted} on the console; last seen: {seen[0][:200]}"
             ) from slow
 

@@ -30,7 +30,24 @@ def test_help_imports_no_room_of_the_harness():
     assert loaded.strip() == "['harness.errors', 'harness.cli']"
 
 
-@pytest.mark.parametrize("command", ["build", "build reference", "doctor", "ignition", "ignition validate", "inspect"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "build",
+        "build reference",
+        "convert",
+        "doctor",
+        "edit",
+        "edit inject",
+        "edit sparsify",
+        "export",
+        "fetch",
+        "ignition",
+        "ignition validate",
+        "inspect",
+        "verify",
+    ],
+)
 def test_every_command_has_help(command):
     done = run_harness(*command.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")

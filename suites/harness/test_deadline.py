@@ -1,10 +1,11 @@
 """One limit shared by nested waits."""
 
+import os
 import time
 
 import pytest
 
-from harness.deadline import Deadline
+from harness.deadline import Deadline, overdue
 from harness.errors import DeadlinePassed
 
 
@@ -29,3 +30,11 @@ def test_checking_raises_only_when_time_is_over_and_says_what_was_awaited():
         Deadline(0).check("a prompt", seen="GRUB")
     with pytest.raises(DeadlinePassed, match=r"for a prompt$"):
         Deadline(0).check("a prompt")
+
+
+@pytest.mark.parametrize("load,verdict", [(0.5, "boot"), (400.0, "infra")])
+def test_what_is_late_on_a_busy_host_is_not_blamed_on_the_image(monkeypatch, load, verdict):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    error = overdue("waited 5 s for a prompt")
+    assert isinstance(error, DeadlinePassed)
+    assert (error.verdict_class, "load of 400" in str(error)) == (verdict, verdict == "infra")
