@@ -12,6 +12,7 @@ from harness.errors import BadInput, DamagedImage, HarnessError, MissingFile
 from harness.images import manifest as facts
 from harness.images.filesystems.files import Files, Mount, open_mount, shown
 from harness.images.filesystems.superblock import Filesystem
+from harness.images.filesystems.superblock_luks import NO_CIPHER
 from harness.images.formats.disk import Fact
 from harness.images.manifest import SECTIONS, SLOW_SECTIONS, Manifest, Section
 from harness.images.partitions.gpt import Table
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from harness.images.source import Image
 
 T = TypeVar("T")
+UNENCRYPTED = "its LUKS header has cipher_null: nothing is encrypted, and its files are read (RHCOS 4.3 to 4.6)"
+ENCRYPTED = "is encrypted by LUKS: nobody looks inside without its key"
 STORES = ("/var/lib/containers/storage", "/usr/lib/containers/storage")
 NOT_IN_AN_ISO: frozenset[Section] = frozenset({"boot", "ignition", "system", "containers", "packages"})
 ONLY_IN_AN_ISO: frozenset[Section] = frozenset({"live"})
@@ -87,6 +90,7 @@ class _Inspection:
     def _known_layout(self) -> Layout:
         if self._layout is None:
             self._layout = read_layout(self.image.block)
+            self.notes += _luks_notes(self._layout)
         return self._layout
 
     def _system(self) -> SystemTree:
@@ -242,3 +246,11 @@ def _image_list(system: SystemTree, path: str) -> list[dict[str, Any]]:
     ):
         raise DamagedImage(f"{path} is not a list of images", where=system.name)
     return entries
+
+
+def _luks_notes(layout: Layout) -> Iterator[str]:
+    for partition in layout.partitions:
+        found = partition.filesystem
+        if found and found.type == "crypto_LUKS":
+            is_open = str(found.details.get("cipher", "")).startswith(NO_CIPHER)
+            yield f"{partition.title}: {UNENCRYPTED if is_open else ENCRYPTED}"

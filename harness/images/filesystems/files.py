@@ -20,6 +20,7 @@ from harness.images.filesystems.inodes import Inode, Inodes, Kind
 from harness.images.filesystems.iso9660 import Iso9660
 from harness.images.filesystems.squashfs import Squashfs
 from harness.images.filesystems.superblock import identify
+from harness.images.filesystems.superblock_luks import unencrypted_part
 from harness.images.filesystems.vfat import Vfat
 from harness.images.filesystems.xfs import Xfs
 
@@ -263,8 +264,10 @@ def open_files(block: Block) -> Files:
 
 
 def open_mount(block: Block) -> Mount:
-    """The whole of one filesystem as a mount; errors as `open_files`."""
+    """The whole of one filesystem as a mount; errors as `open_files`. A LUKS header that encrypts nothing is passed."""
     found = identify(block)
+    if found and found.type == "crypto_LUKS" and (behind := unencrypted_part(found.details, block)):
+        block, found = behind, identify(behind)
     if found is None:
         raise UnsupportedImage("no filesystem that we know is here", where=block.name)
     reader = READERS.get(found.type)

@@ -1,4 +1,8 @@
-"""LUKS1 and LUKS2 headers: recognised and explained, never unlocked (LUKS2 On-Disk Format Specification 1.1)."""
+"""LUKS1 and LUKS2 headers: recognised and explained, never unlocked (LUKS2 On-Disk Format Specification 1.1).
+
+RHCOS 4.3 to 4.6 shipped their root in LUKS2 with `cipher_null`: the header is there so that first boot can encrypt, the
+data behind it is not encrypted at all and can be read.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ import hashlib
 import json
 import struct
 
-from harness.images.block import Block
-from harness.images.filesystems.superblock_parts import Facts, text
+from harness.errors import DamagedImage
+from harness.images.block import Block, Part
+from harness.images.filesystems.superblock_parts import Details, Facts, text
 
+NO_CIPHER = "cipher_null"
 MAGIC = b"LUKS\xba\xbe"
 BINARY_HEADER = 4096  # bytes, before the JSON area
 LARGEST_HEADER = 4 * 2**20  # bytes, the specification's limit
@@ -51,6 +57,21 @@ def _luks2_details(head: bytes, block: Block) -> dict[str, str | int | bool | tu
         segments, tokens = metadata["segments"], metadata["tokens"]
         details["cipher"] = ", ".join(sorted({str(segment.get("encryption", "")) for segment in segments.values()}))
         details["token_types"] = tuple(sorted(str(token.get("type", "")) for token in tokens.values()))
+        if starts := [int(segment["offset"]) for segment in segments.values() if "offset" in segment]:
+            details["payload_offset"] = min(starts)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         details["checksum_ok"] = False
     return details
+
+
+def unencrypted_part(details: Details, block: Block) -> Part | None:
+    """What lies behind a LUKS header with these details if nothing there is encrypted (cipher_null).
+
+    Raises DamagedImage for a payload beyond the end of the block.
+    """
+    offset = details.get("payload_offset")
+    if not str(details.get("cipher", "")).startswith(NO_CIPHER) or not isinstance(offset, int):
+        return None
+    if not 0 < offset < block.size:
+        raise DamagedImage(f"its LUKS payload starts at {offset:,}, beyond its end", where=block.name)
+    return Part(block, offset, block.size - offset, f"{block.name}, behind LUKS without encryption")
