@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import DamagedImage, HarnessError, StoreError
+from harness.images.formats import compression
 from harness.images.formats.compression import detect, first_bytes, unpack, unpacked
 from harness.store import Store
 
@@ -207,3 +208,15 @@ def test_mutants_raise_only_our_errors(kind, data, tmp_path_factory):
     out.unlink(missing_ok=True)
     with contextlib.suppress(HarnessError):
         assert unpack(packed, out, kind, limit=10 * 2**20).size <= 10 * 2**20
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "zst"])
+@pytest.mark.parametrize("piece,step", [(1, 1), (1024, 64), (4096, 4096), (2**17, 4096)])
+def test_pieces_that_fill_the_buffer_exactly_do_not_look_like_the_end(tmp_path, monkeypatch, kind, piece, step):
+    """zstd then claims to hold more output and gives none: it wants input (seen in a file of 227 MB)."""
+    monkeypatch.setattr(compression, "PIECE", piece)
+    monkeypatch.setattr(compression, "STEP", step)
+    data = random.Random(7).randbytes(3000) * (2 if piece == 1 else 200)
+    packed = tmp_path / "packed"
+    packed.write_bytes(PACK[kind](data))
+    assert unpack(packed, tmp_path / "plain", kind).sha256 == hashlib.sha256(data).hexdigest()

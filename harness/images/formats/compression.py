@@ -197,18 +197,21 @@ def pieces(packed: Packed, path: Path, kind: Compression) -> Iterator[bytes]:
 
 
 def _stream_pieces(stream: _Stream, pending: bytes, packed: Packed, path: Path, kind: Compression) -> Iterator[bytes]:
+    is_stuck = False
     while not stream.eof:
-        if not pending and stream.needs_input:
+        if not pending and (stream.needs_input or is_stuck):
             pending = packed.read(STEP)
+            if not pending:
+                raise _damaged(packed, path, kind, "ends in the middle")
         try:
             piece = stream.decompress(pending, PIECE)
         except _failures(kind) as cause:
             raise _damaged(packed, path, kind, f"is corrupt ({cause})") from cause
+        pending = b""
+        # After a piece that filled PIECE exactly, zstd claims to hold more, then gives nothing: it wants input.
+        is_stuck = not piece
         if piece:
             yield piece
-        elif not pending and not stream.eof:
-            raise _damaged(packed, path, kind, "ends in the middle")
-        pending = b""
 
 
 def _next_stream(rest: bytes, packed: Packed, path: Path, kind: Compression) -> bytes:
