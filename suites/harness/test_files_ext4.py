@@ -249,3 +249,9 @@ def test_mutated_metadata_never_ends_in_anything_but_our_errors(shape, tmp_path)
         with contextlib.suppress(HarnessError):
             visit(Mutated(raw, changes))
     assert time.monotonic() - started < 60
+
+
+def test_a_walk_has_an_end_even_in_a_tree_that_has_none(files, monkeypatch):
+    monkeypatch.setattr("harness.images.filesystems.files.MOST_WALKED", 3)
+    with pytest.raises(UnsupportedImage, match="more than 3 files"):
+        list(files.walk())

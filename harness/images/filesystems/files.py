@@ -29,6 +29,7 @@ HASH_LIMIT = 64 * 2**30  # a file may claim any size; nobody waits for more than
 MOST_HOPS = 40  # as Linux
 LONGEST_PATH = 4096
 DEEPEST_WALK = 1024
+MOST_WALKED = 5_000_000  # entries of one walk; a real root has a few hundred thousand
 SHOWN_NAMES = 12
 READERS: Mapping[str, Callable[[Block], Inodes]] = {
     "btrfs": Btrfs,
@@ -181,8 +182,12 @@ class Files:
         start = self._find(path, follow=True)
         seen: set[tuple[int, int]] = set()
         todo = [start]
+        walked = 0
         while todo:
             place = todo.pop()
+            walked += 1
+            if walked > MOST_WALKED:
+                raise UnsupportedImage(f"has more than {MOST_WALKED:,} files", where=place.mount.inodes.name)
             entry = _entry(place)
             yield entry
             if entry.kind != "directory" or (place.mount is not start.mount and not across_mounts):
