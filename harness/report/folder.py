@@ -25,13 +25,14 @@ from harness.store import replacing
 
 PAGE, JUNIT, DATA = "index.html", "junit.xml", "run.json"
 FACTS, MACHINES, LATEST = "facts", "machines", "latest"
-TIMELINE = "timeline.json"
+TIMELINE, CONSOLE = "timeline.json", "console.log"
+RUN_NAME = "%Y-%m-%dT%H%M%SZ"  # in UTC; a second run of that second gets `.2`
 IMAGE_PREFIX, HOST = "image-", "host"
 
 
 def create_run_folder(reports: Path, now: datetime | None = None) -> Path:
     """A new folder named after the time in UTC. Raises BadInput where it cannot be made."""
-    stem = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    stem = (now or datetime.now(UTC)).astimezone(UTC).strftime(RUN_NAME)
     for attempt in range(1, 1000):
         folder = reports / (stem if attempt == 1 else f"{stem}.{attempt}")
         try:
@@ -105,7 +106,18 @@ def _logs(run: Path, folder: Path) -> MachineLogs:
     files = tuple(str(path.relative_to(run)) for path in sorted(folder.rglob("*")) if path.is_file())
     timeline = folder / TIMELINE
     stages = msgspec.json.decode(timeline.read_bytes(), type=tuple[Stage, ...]) if timeline.exists() else ()
-    return MachineLogs(folder.name, files, stages)
+    return MachineLogs(folder.name, files, stages, _kept_from(run, folder))
+
+
+def _kept_from(run: Path, folder: Path) -> str:
+    """When the machine was booted, if its console fell silent before this run began; first boots are kept."""
+    console = folder / CONSOLE
+    try:
+        began = datetime.strptime(run.name.partition(".")[0], RUN_NAME).replace(tzinfo=UTC)
+        booted = datetime.fromtimestamp(console.stat().st_mtime, UTC)
+    except (ValueError, OSError):
+        return ""
+    return f"{booted:%Y-%m-%d %H:%M} UTC" if booted < began else ""
 
 
 def _file_name(name: str) -> str:

@@ -83,11 +83,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class MachineLogs:
-    """What a machine left in the run folder: files relative to it, and its boot's milestones in order of time."""
+    """What a machine left in the run folder: files relative to it, and its boot's milestones in order of time.
+
+    `kept_from` says when an earlier run booted it, where this one only restored it.
+    """
 
     name: str
     files: tuple[str, ...]
     stages: tuple[Stage, ...] = ()
+    kept_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The report's page: what it says, that hostile text stays text, and that a browser can show it."""
 
+import os
 import shutil
 import struct
 import subprocess
@@ -182,6 +183,16 @@ def test_run_folder_takes_facts_from_anybody(tmp_path):
     assert [(machine.stages, logs.parent) for machine in machines_of(run)] == [
         ((Stage("kernel", 1.5),), run / "machines")
     ]
+
+
+def test_a_first_boot_that_was_kept_says_when_it_was_booted(tmp_path):
+    run = create_run_folder(tmp_path, datetime(2026, 11, 21, 7, 8, tzinfo=UTC))
+    for name, minute in (("kept", 0), ("own", 9)):
+        log = machine_folder(run, name) / "console.log"
+        log.write_text("hello")
+        moment = datetime(2026, 11, 21, 7, minute, tzinfo=UTC).timestamp()
+        os.utime(log, (moment, moment))
+    assert {logs.name: logs.kept_from for logs in machines_of(run)} == {"kept": "2026-11-21 07:00 UTC", "own": ""}
 
 
 def test_runs_of_one_second_get_folders_of_their_own(tmp_path):
