@@ -1,0 +1,1 @@
+"""Recipes: a file made again, bit for bit, from others that are there already."""

@@ -1,0 +1,262 @@
+"""Making a file from its recipe and bases: streaming, with its SHA-256 in the same pass.
+
+The file takes its name only when its SHA-256 is that of the recipe. Memory: one buffer, one chunk of operations, what
+unpacks one group of literals (at most GROUP bytes), and its dictionary where it has one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Protocol
+
+from backports.zstd import ZstdDict
+
+from harness.delta.coding import dictionary_of
+from harness.delta.errors import DamagedRecipe, WrongBase
+from harness.delta.ops import BASE, LITERAL, SELF, ZERO
+from harness.delta.recipe import Identity, Recipe
+from harness.delta.residue import BLOCK, Residue
+from harness.delta.samples import identify, sampled
+from harness.delta.sparse import STEP, ZEROES, Content
+from harness.errors import BadInput
+from harness.images.block import Block
+from harness.images.formats.raw import FileBlock
+from harness.store import replacing
+
+BUFFER = 2**18  # bytes: fits the second-level cache, so that hashing finds what reading brought
+ZERO_BUFFER = bytes(BUFFER)
+Rebuild = Callable[[bytes, Block], Iterator[bytes]]  # plan, content -> the container, in pieces
+
+
+class Output(Protocol):
+    """Where the target goes, in order."""
+
+    def data(self, view: memoryview) -> None: ...
+    def zeroes(self, length: int) -> None: ...
+    def again(self, view: memoryview, offset: int) -> None:
+        """Fill a buffer with what was put out before."""
+        ...
+
+
+class _File:
+    """An output into an open, empty file; zeroes become holes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._position = 0
+
+    def data(self, view: memoryview) -> None:
+        while view:
+            done = os.pwrite(self._descriptor, view, self._position)
+            view, self._position = view[done:], self._position + done
+
+    def zeroes(self, length: int) -> None:
+        self._position += length
+
+    def again(self, view: memoryview, offset: int) -> None:
+        while view:
+            done = os.preadv(self._descriptor, [view], offset)
+            if not done:  # a hole at the end of what was written
+                view[:] = bytes(len(view))
+                return
+            view, offset = view[done:], offset + done
+
+
+def decode(recipe: Recipe, bases: Sequence[Block], target: Path, *, thorough: bool = False) -> Identity:
+    """Write the recipe's target, replacing the file of that name; what a failure leaves is the old file.
+
+    `bases` are those of the header, in its order. By default a wrong base is told by its size and by samples before
+    anything is written, or by all of its bytes when the result is wrong; `thorough` hashes them all before. Of a
+    recipe with a plan this is the container's content; `decode_container` makes the container.
+    Raises WrongBase, DamagedRecipe, BadInput.
+    """
+    with _opened(recipe, bases, thorough=thorough) as contents, _written(target) as file:
+        made = _make(recipe, contents, _File(file.fileno()))
+        file.truncate(made.size)
+    return made
+
+
+def decode_into(recipe: Recipe, bases: Sequence[Block], output: Output, *, thorough: bool = False) -> Identity:
+    """The same for an output of one's own (memory, a block device), which holds wrong bytes when this raises.
+
+    Raises what `decode` raises, and what the output raises.
+    """
+    with _opened(recipe, bases, thorough=thorough) as contents:
+        return _make(recipe, contents, output)
+
+
+def _make(recipe: Recipe, bases: Sequence[Content], output: Output) -> Identity:
+    made = _Maker(recipe, bases, output).make()
+    _check_made(recipe, bases, made)
+    return made
+
+
+def decode_container(
+    recipe: Recipe, bases: Sequence[Block], target: Path, rebuild: Rebuild, *, thorough: bool = False
+) -> Identity:
+    """Write the container of a recipe with a plan; its content lies in a temporary file beside it meanwhile.
+
+    Raises what `decode` raises, and what `rebuild` raises for a plan it cannot follow.
+    """
+    plan, wanted = recipe.header.plan, recipe.header.wrapped
+    if plan is None or wanted is None:
+        return decode(recipe, bases, target, thorough=thorough)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        content = Path(folder) / "content"
+        decode(recipe, bases, content, thorough=thorough)
+        digest, size = hashlib.sha256(), 0
+        with FileBlock(content) as block, _written(target) as file:
+            for piece in rebuild(b"".join(recipe.content(plan)), block):
+                size += len(piece)
+                if size > wanted.size:
+                    break
+                digest.update(piece)
+                _write_all(file, piece)
+            made = Identity(size, digest.hexdigest())
+            if made != wanted:
+                raise DamagedRecipe(
+                    f"rebuilds a container with SHA-256 {made.sha256} and claims {wanted.sha256}", where=recipe.name
+                )
+    return made
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[FileIO]:
+    try:
+        with replacing(target) as aside, aside.open("r+b", buffering=0) as file:
+            yield file
+    except OSError as cause:
+        raise BadInput(f"cannot be written: {cause.strerror}", where=str(target)) from cause
+
+
+def _write_all(file: FileIO, piece: bytes) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[file.write(view) :]
+
+
+@contextmanager
+def _opened(recipe: Recipe, bases: Sequence[Block], *, thorough: bool) -> Iterator[list[Content]]:
+    wanted = recipe.header.bases
+    if len(bases) != len(wanted):
+        needed = ", ".join(base.sha256 for base in wanted) or "none"
+        raise WrongBase(f"needs {len(wanted)} bases and got {len(bases)}", where=recipe.name, next_step=needed)
+    with ExitStack() as stack:
+        contents = []
+        for block in bases:
+            contents.append(Content(block))
+            stack.callback(contents[-1].close)
+        for content, base in zip(contents, wanted, strict=True):
+            if content.size != base.size or sampled(content) != base.samples or thorough:
+                _check_base(content, Identity(base.size, base.sha256), recipe.name)
+        yield contents
+
+
+def _check_base(content: Content, wanted: Identity, recipe: str) -> None:
+    """Raise WrongBase unless all bytes are those of the wanted base."""
+    found = identify(content)
+    if found != wanted:
+        raise WrongBase(
+            f"is not the base of {recipe}: expected SHA-256 {wanted.sha256} ({wanted.size:,} bytes), "
+            f"found {found.sha256} ({found.size:,} bytes)",
+            where=content.name,
+            next_step="name the file that the recipe was made from",
+        )
+
+
+def _check_made(recipe: Recipe, bases: Sequence[Content], made: Identity) -> None:
+    """Raise WrongBase or DamagedRecipe unless the recipe's target was made."""
+    if made == recipe.header.target:
+        return
+    for content, base in zip(bases, recipe.header.bases, strict=True):
+        _check_base(content, Identity(base.size, base.sha256), recipe.name)
+    raise DamagedRecipe(
+        f"makes a file with SHA-256 {made.sha256} and claims {recipe.header.target.sha256}", where=recipe.name
+    )
+
+
+class _Maker:
+    """Puts out the target, operation by operation, and hashes it."""
+
+    def __init__(self, recipe: Recipe, bases: Sequence[Content], output: Output) -> None:
+        self._recipe, self._bases, self._output = recipe, bases, output
+        self._digest = hashlib.sha256()
+        self._buffer = bytearray(BUFFER)
+        self._view = memoryview(self._buffer)
+        self._size = 0
+        self._literals = _literals(recipe, bases)
+        self._rest = memoryview(b"")  # of the piece of literals that was unpacked last
+
+    def make(self) -> Identity:
+        """Do all operations and return what came out."""
+        for op in self._recipe.ops():
+            if op.kind == ZERO:
+                self._put_zeroes(op.length)
+            elif op.kind == LITERAL:
+                self._put_literals(op.length)
+            elif op.kind == SELF:
+                self._copy(op.source, op.length, self._output.again)
+            else:
+                base = self._bases[op.kind - BASE]
+                for offset, length, is_hole in base.pieces(op.source, op.length):
+                    if is_hole:
+                        self._put_zeroes(length)
+                    else:
+                        self._copy(offset, length, base.read_into)
+        return Identity(self._size, self._digest.hexdigest())
+
+    def _copy(self, offset: int, length: int, read_into: Callable[[memoryview, int], None]) -> None:
+        for start in range(offset, offset + length, BUFFER):
+            view = self._view[: min(BUFFER, offset + length - start)]
+            read_into(view, start)
+            if len(view) == BUFFER and self._buffer == ZERO_BUFFER:
+                self._put_zeroes(BUFFER)
+            else:
+                self._put(view)
+
+    def _put(self, view: memoryview) -> None:
+        self._digest.update(view)
+        self._output.data(view)
+        self._size += len(view)
+
+    def _put_zeroes(self, length: int) -> None:
+        for done in range(0, length, STEP):
+            self._digest.update(memoryview(ZEROES)[: length - done])
+        self._output.zeroes(length)
+        self._size += length
+
+    def _put_literals(self, length: int) -> None:
+        while length:
+            if not self._rest:
+                self._rest = memoryview(next(self._literals))
+            view = self._rest[:length]
+            self._rest = self._rest[len(view) :]
+            self._put(view)
+            length -= len(view)
+
+
+def _literals(recipe: Recipe, bases: Sequence[Content]) -> Iterator[bytes]:
+    """All literals in order, in pieces that are not empty; recipe.ops() has checked that they suffice."""
+    residue: Residue | None = None
+    place: tuple[int, int] | None = None
+    dictionary: ZstdDict | None = None
+    for section in recipe.header.literals:
+        if section.dictionary != place:
+            dictionary, place = None, section.dictionary  # two at a time would take twice the memory
+            if place:
+                residue = residue or Residue(bases, recipe.ops())
+                dictionary = dictionary_of(_residue_at(residue, place, recipe.name))
+        yield from recipe.content(section, dictionary)
+
+
+def _residue_at(residue: Residue, place: tuple[int, int], recipe: str) -> bytearray:
+    offset, length = place
+    if offset % BLOCK or length % BLOCK or offset + length > residue.size:
+        raise DamagedRecipe(f"takes {length:,} bytes at {offset:,} of {residue.size:,} for a dictionary", where=recipe)
+    return residue.read(offset, length)

@@ -1,0 +1,183 @@
+"""Making the recipe of a file from bases.
+
+The recipe follows from the bytes alone: holes, the number of threads and the load of the host do not show in it.
+Memory: the index (about 100 bytes a block of the bases, bounded), 17 bytes an operation, and for each thread a group
+of literals with its dictionary and what zstd needs to compress it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from backports import zstd
+
+from harness.delta.coding import GROUP, MOST_DICTIONARY, Effort, dictionary_of, encode
+from harness.delta.match import Script, script_of
+from harness.delta.ops import LITERAL, MOST_BASES, Packer, chunked
+from harness.delta.recipe import MOST_PLAN, MOST_SIZE, Header, Identity, Section, check_of, packed
+from harness.delta.residue import BLOCK, Residue
+from harness.delta.samples import as_base, identify
+from harness.delta.sparse import STEP, Content
+from harness.errors import BadInput
+from harness.images.block import Block
+from harness.images.edits.stages import Progress, silent, stage
+from harness.store import replacing
+
+Coded = tuple[Section, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A recipe in memory: small, as it holds only what the bases do not."""
+
+    header: Header
+    sections: list[bytes]
+
+    def bytes(self) -> Iterator[bytes]:
+        """The recipe file."""
+        return packed(self.header, self.sections)
+
+    def write(self, path: Path) -> int:
+        """Write the recipe file, replacing what was there, and return its size. Raises BadInput."""
+        try:
+            with replacing(path) as aside:
+                size = sum(map(len, self.bytes()))
+                with aside.open("wb") as file:
+                    file.writelines(self.bytes())
+        except OSError as cause:
+            raise BadInput(f"cannot be written: {cause.strerror}", where=str(path)) from cause
+        return size
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A plan that rebuilds a container from the target of a recipe (harness.delta.containers), and what comes out."""
+
+    plan: bytes
+    wrapped: Identity
+
+
+def encode_file(
+    target: Block,
+    bases: Sequence[Block],
+    *,
+    container: Container | None = None,
+    effort: Effort = "best",
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Encoded:
+    """The recipe that makes `target` from `bases`. Raises BadInput, and what reading the blocks raises."""
+    _check(target, bases, container)
+    with ExitStack() as stack:
+        contents = [Content(block) for block in (target, *bases)]
+        for content in contents:
+            stack.callback(content.close)
+        threads = threads or os.cpu_count() or 1
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        with stage(progress, "compare"):
+            identities = pool.map(identify, contents)
+            script = script_of(contents[0], contents[1:])
+            found = list(identities)
+            named = [as_base(content, identity) for content, identity in zip(contents[1:], found[1:], strict=True)]
+        with stage(progress, "compress"):
+            ops = _coded_ops(script)
+            literals = _coded_literals(contents[0], contents[1:], script, effort, pool, threads)
+            plan = _section(container.plan, effort=effort) if container else None
+    header = Header(
+        found[0],
+        named,
+        [section for section, _ in ops],
+        [section for section, _ in literals],
+        _codecs([*ops, *literals, *([plan] if plan else [])]),
+        plan[0] if plan else None,
+        container.wrapped if container else None,
+    )
+    return Encoded(header, [stored for _, stored in (*ops, *literals, *([plan] if plan else []))])
+
+
+def _check(target: Block, bases: Sequence[Block], container: Container | None) -> None:
+    if container and len(container.plan) > MOST_PLAN:
+        raise BadInput(f"its container needs a plan of {len(container.plan):,} bytes, too much", where=target.name)
+    if len(bases) > MOST_BASES:
+        raise BadInput(f"a recipe has at most {MOST_BASES} bases, not {len(bases)}")
+    for block in (target, *bases):
+        if block.size > MOST_SIZE:
+            raise BadInput(f"is {block.size:,} bytes long, and at most {MOST_SIZE:,} can be made", where=block.name)
+
+
+def _codecs(coded: Iterable[Coded]) -> dict[str, str]:
+    versions = {"zstd": zstd.zstd_version}
+    return {name: versions[name] for name in sorted({section.codec for section, _ in coded}) if name in versions}
+
+
+def _section(content: bytes, dictionary: bytearray | None = None, where: int = 0, effort: Effort = "best") -> Coded:
+    codec, needs_dictionary, stored = encode(content, dictionary_of(dictionary) if dictionary else None, effort)
+    place = (where, len(dictionary)) if dictionary and needs_dictionary else None
+    return Section(codec, len(stored), len(content), check_of(stored).hex(), place), stored
+
+
+def _coded_ops(script: Script) -> list[Coded]:
+    packer = Packer()
+    return [_section(packer.pack(rows)) for rows in chunked(script)]
+
+
+def _coded_literals(
+    target: Content, bases: Sequence[Content], script: Script, effort: Effort, pool: ThreadPoolExecutor, threads: int
+) -> list[Coded]:
+    """Groups of literals, each compressed by its own thread; at most as many in memory as threads run."""
+    total = sum(length for kind, length, _ in script if kind == LITERAL)
+    if not total:
+        return []
+    residue = Residue(bases, script)
+
+    def coded(group: bytes, start: int) -> Coded:
+        where, length = _window(residue.size, start + len(group) // 2, total)
+        return _section(group, residue.read(where, length), where, effort)
+
+    return list(_in_order(pool, coded, _groups(target, script), threads))
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    make: Callable[[bytes, int], Coded],
+    groups: Iterator[tuple[bytes, int]],
+    ahead: int,
+) -> Iterator[Coded]:
+    waiting: list[Future[Coded]] = []
+    for group, start in groups:
+        waiting.append(pool.submit(make, group, start))
+        if len(waiting) > ahead:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def _window(size: int, middle: int, total: int) -> tuple[int, int]:
+    """The part of the residue that serves a group: all, or what lies as far in it as the group in the literals."""
+    length = min(size, MOST_DICTIONARY)
+    centre = size * middle // total
+    start = max(0, min(size - length, centre - length // 2))
+    return start // BLOCK * BLOCK, length
+
+
+def _groups(target: Content, script: Script) -> Iterator[tuple[bytes, int]]:
+    """All literals in order, in groups of GROUP bytes, each with its offset among them."""
+    group, start, position = bytearray(), 0, 0
+    for kind, length, _ in script:
+        end = position + length
+        while kind == LITERAL and position < end:
+            step = min(STEP, end - position, GROUP - len(group))
+            group += target.read(position, step)
+            position += step
+            if len(group) == GROUP:
+                yield bytes(group), start
+                start += GROUP
+                group.clear()
+        position = end
+    if group:
+        yield bytes(group), start
