@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import lzma
 import random
@@ -95,7 +96,8 @@ def changed(path: str, value) -> bytes:
 
 
 def test_the_recipe_itself_is_good():
-    decode_into(opened(GOOD), [BASE_BLOCK], Counted())
+    made = decode_into(opened(GOOD), [BASE_BLOCK], Counted())
+    assert (made.size, made.sha256) == (len(TARGET), hashlib.sha256(TARGET).hexdigest())
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))

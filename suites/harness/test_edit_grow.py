@@ -120,6 +120,8 @@ def test_a_lost_backup_is_written_anew(disk, tmp_path):
 def test_the_space_that_was_won_can_be_used(disk, tmp_path):
     grow(disk, LONGER, tmp_path / "moved.raw", move_backup=True)
     run(["sgdisk", "-n", "9:48M:60M", tmp_path / "moved.raw"])
+    won = table_of(tmp_path / "moved.raw").partitions[-1]
+    assert (won.number, won.start) == (9, 48 * MIB)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_a_restarted_guest_greets_again(channel, guest):
     channel.await_ready(Deadline(SOON))
     threading.Timer(0.1, guest.sendall, [b"\0\0ready\r\n"]).start()
     channel.await_ready(Deadline(SOON), greetings=2)
+    assert channel.greetings == 2
 
 
 def test_a_wait_can_be_ended_by_bad_news(channel):

@@ -22,7 +22,7 @@ from suites.harness.small_disk import small_disk
 
 SEED = 20261121
 QUICK = 25  # mutations of each sample in every run
-NIGHTLY = 24.0  # seconds for each sample at night
+NIGHTLY = 27.0  # seconds for each sample at night: ten minutes in all
 BATCH = 200
 MOST_FILES, MOST_BYTES = 300, 2**20
 
