@@ -6,6 +6,7 @@ Our typed errors become one line on standard error and their exit code; nobody m
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -28,6 +29,7 @@ COMMANDS = {
     "verify": ("harness.commands.verify", "verify", "Compare files with their published checksums."),
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+TERMINATED = 143  # 128 + SIGTERM
 
 
 class LazyGroup(click.Group):
@@ -74,7 +76,8 @@ def harness() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit."""
+    """Run a command and exit. Being told to end (SIGTERM) cleans up as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(TERMINATED))
     try:
         code = harness.main(arguments, prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
