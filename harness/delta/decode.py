@@ -10,19 +10,19 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
 from backports.zstd import ZstdDict
 
+from harness.delta.bases import GivenBase, checked
 from harness.delta.coding import dictionary_of
-from harness.delta.errors import DamagedRecipe, WrongBase
+from harness.delta.errors import DamagedRecipe
 from harness.delta.ops import BASE, LITERAL, SELF, ZERO
 from harness.delta.recipe import Identity, Recipe
 from harness.delta.residue import BLOCK, Residue
-from harness.delta.samples import identify, sampled
 from harness.delta.sparse import STEP, ZEROES, Content
 from harness.errors import BadInput
 from harness.images.block import Block
@@ -68,37 +68,36 @@ class _File:
             view, offset = view[done:], offset + done
 
 
-def decode(recipe: Recipe, bases: Sequence[Block], target: Path, *, thorough: bool = False) -> Identity:
+def decode(recipe: Recipe, bases: Sequence[GivenBase], target: Path) -> Identity:
     """Write the recipe's target, replacing the file of that name; what a failure leaves is the old file.
 
-    `bases` are those of the header, in its order. By default a wrong base is told by its size and by samples before
-    anything is written, or by all of its bytes when the result is wrong; `thorough` hashes them all before. Of a
-    recipe with a plan this is the container's content; `decode_container` makes the container.
+    `bases` are those of the header, in its order; each is hashed before anything is written unless its identity is
+    known (bases.py). Of a recipe with a plan this is the container's content; `decode_container` makes the container.
     Raises WrongBase, DamagedRecipe, BadInput.
     """
-    with _opened(recipe, bases, thorough=thorough) as contents, _written(target) as file:
+    with checked(recipe, bases) as contents, _written(target) as file:
         made = _make(recipe, contents, _File(file.fileno()))
         file.truncate(made.size)
     return made
 
 
-def decode_into(recipe: Recipe, bases: Sequence[Block], output: Output, *, thorough: bool = False) -> Identity:
+def decode_into(recipe: Recipe, bases: Sequence[GivenBase], output: Output) -> Identity:
     """The same for an output of one's own (memory, a block device), which holds wrong bytes when this raises.
 
     Raises what `decode` raises, and what the output raises.
     """
-    with _opened(recipe, bases, thorough=thorough) as contents:
+    with checked(recipe, bases) as contents:
         return _make(recipe, contents, output)
 
 
 def _make(recipe: Recipe, bases: Sequence[Content], output: Output) -> Identity:
     made = _Maker(recipe, bases, output).make()
-    _check_made(recipe, bases, made)
+    _check_made(recipe, made)
     return made
 
 
 def decode_container(
-    recipe: Recipe, bases: Sequence[Block], target: Path, rebuild: Rebuild, *, thorough: bool = False
+    recipe: Recipe, bases: Sequence[GivenBase], target: Path, rebuild: Rebuild
 ) -> Identity:
     """Write the container of a recipe with a plan; its content lies in a temporary file beside it meanwhile.
 
@@ -106,10 +105,10 @@ def decode_container(
     """
     plan, wanted = recipe.header.plan, recipe.header.wrapped
     if plan is None or wanted is None:
-        return decode(recipe, bases, target, thorough=thorough)
+        return decode(recipe, bases, target)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         content = Path(folder) / "content"
-        decode(recipe, bases, content, thorough=thorough)
+        decode(recipe, bases, content)
         digest, size = hashlib.sha256(), 0
         with FileBlock(content) as block, _written(target) as file:
             for piece in rebuild(b"".join(recipe.content(plan)), block):
@@ -141,44 +140,13 @@ def _write_all(file: FileIO, piece: bytes) -> None:
         view = view[file.write(view) :]
 
 
-@contextmanager
-def _opened(recipe: Recipe, bases: Sequence[Block], *, thorough: bool) -> Iterator[list[Content]]:
-    wanted = recipe.header.bases
-    if len(bases) != len(wanted):
-        needed = ", ".join(base.sha256 for base in wanted) or "none"
-        raise WrongBase(f"needs {len(wanted)} bases and got {len(bases)}", where=recipe.name, next_step=needed)
-    with ExitStack() as stack:
-        contents = []
-        for block in bases:
-            contents.append(Content(block))
-            stack.callback(contents[-1].close)
-        for content, base in zip(contents, wanted, strict=True):
-            if content.size != base.size or sampled(content) != base.samples or thorough:
-                _check_base(content, Identity(base.size, base.sha256), recipe.name)
-        yield contents
-
-
-def _check_base(content: Content, wanted: Identity, recipe: str) -> None:
-    """Raise WrongBase unless all bytes are those of the wanted base."""
-    found = identify(content)
-    if found != wanted:
-        raise WrongBase(
-            f"is not the base of {recipe}: expected SHA-256 {wanted.sha256} ({wanted.size:,} bytes), "
-            f"found {found.sha256} ({found.size:,} bytes)",
-            where=content.name,
-            next_step="name the file that the recipe was made from",
+def _check_made(recipe: Recipe, made: Identity) -> None:
+    if made != recipe.header.target:
+        raise DamagedRecipe(
+            f"makes a file with SHA-256 {made.sha256} and claims {recipe.header.target.sha256}",
+            where=recipe.name,
+            next_step="get it again; if it is whole, a base changed while it was read",
         )
-
-
-def _check_made(recipe: Recipe, bases: Sequence[Content], made: Identity) -> None:
-    """Raise WrongBase or DamagedRecipe unless the recipe's target was made."""
-    if made == recipe.header.target:
-        return
-    for content, base in zip(bases, recipe.header.bases, strict=True):
-        _check_base(content, Identity(base.size, base.sha256), recipe.name)
-    raise DamagedRecipe(
-        f"makes a file with SHA-256 {made.sha256} and claims {recipe.header.target.sha256}", where=recipe.name
-    )
 
 
 class _Maker:

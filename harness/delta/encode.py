@@ -16,12 +16,13 @@ from pathlib import Path
 
 from backports import zstd
 
+from harness.delta.bases import BaseFile, GivenBase, base_file, describe, open_base
 from harness.delta.coding import GROUP, MOST_DICTIONARY, Effort, dictionary_of, encode
+from harness.delta.identity import identify
 from harness.delta.match import Script, script_of
 from harness.delta.ops import LITERAL, MOST_BASES, Packer, chunked
 from harness.delta.recipe import MOST_PLAN, MOST_SIZE, Header, Identity, Section, check_of, packed
 from harness.delta.residue import BLOCK, Residue
-from harness.delta.samples import as_base, identify
 from harness.delta.sparse import STEP, Content
 from harness.errors import BadInput
 from harness.images.block import Block
@@ -64,7 +65,7 @@ class Container:
 
 def encode_file(
     target: Block,
-    bases: Sequence[Block],
+    bases: Sequence[GivenBase],
     *,
     container: Container | None = None,
     effort: Effort = "best",
@@ -72,25 +73,27 @@ def encode_file(
     progress: Progress = silent,
 ) -> Encoded:
     """The recipe that makes `target` from `bases`. Raises BadInput, and what reading the blocks raises."""
-    _check(target, bases, container)
+    files = [base_file(given) for given in bases]
+    _check(target, files, container)
     with ExitStack() as stack:
-        contents = [Content(block) for block in (target, *bases)]
-        for content in contents:
-            stack.callback(content.close)
+        content = Content(target)
+        stack.callback(content.close)
+        opened = [open_base(file, file.view, stack) for file in files]
         threads = threads or os.cpu_count() or 1
         pool = stack.enter_context(ThreadPoolExecutor(threads))
         with stage(progress, "compare"):
-            identities = pool.map(identify, contents)
-            script = script_of(contents[0], contents[1:])
-            found = list(identities)
-            named = [as_base(content, identity) for content, identity in zip(contents[1:], found[1:], strict=True)]
+            identity = pool.submit(identify, content)
+            named = pool.map(describe, files, opened)
+            seen = [each.seen for each in opened]
+            script = script_of(content, seen)
+            described = list(named)
         with stage(progress, "compress"):
             ops = _coded_ops(script)
-            literals = _coded_literals(contents[0], contents[1:], script, effort, pool, threads)
+            literals = _coded_literals(content, seen, script, effort, pool, threads)
             plan = _section(container.plan, effort=effort) if container else None
     header = Header(
-        found[0],
-        named,
+        identity.result(),
+        described,
         [section for section, _ in ops],
         [section for section, _ in literals],
         _codecs([*ops, *literals, *([plan] if plan else [])]),
@@ -100,12 +103,12 @@ def encode_file(
     return Encoded(header, [stored for _, stored in (*ops, *literals, *([plan] if plan else []))])
 
 
-def _check(target: Block, bases: Sequence[Block], container: Container | None) -> None:
+def _check(target: Block, bases: Sequence[BaseFile], container: Container | None) -> None:
     if container and len(container.plan) > MOST_PLAN:
         raise BadInput(f"its container needs a plan of {len(container.plan):,} bytes, too much", where=target.name)
     if len(bases) > MOST_BASES:
         raise BadInput(f"a recipe has at most {MOST_BASES} bases, not {len(bases)}")
-    for block in (target, *bases):
+    for block in (target, *(base.block for base in bases)):
         if block.size > MOST_SIZE:
             raise BadInput(f"is {block.size:,} bytes long, and at most {MOST_SIZE:,} can be made", where=block.name)
 

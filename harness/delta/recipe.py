@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from backports.zstd import ZstdDict
@@ -46,10 +46,24 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: Sha256
 
 
-class Base(Identity, frozen=True, forbid_unknown_fields=True):
-    """A base; `samples` is the checksum of blocks spread over it, which tells most wrong files without reading all."""
+ViewKind = Literal["disk", "files"]
 
-    samples: Check
+
+class View(Identity, frozen=True, forbid_unknown_fields=True):
+    """What operations copy from where that is not the base's file as it is, but what lies in it (views.py)."""
+
+    kind: ViewKind
+
+
+class Base(Identity, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A base file, and what of it is copied from."""
+
+    view: View | None = None
+
+    @property
+    def copied_from(self) -> Identity:
+        """Size and SHA-256 of what operations copy from."""
+        return self.view or self
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -124,7 +138,7 @@ class Recipe:
 
     def ops(self) -> Iterator[Op]:
         """What to do, in the order of the target. Raises DamagedRecipe."""
-        sizes = [base.size for base in self.header.bases]
+        sizes = [base.copied_from.size for base in self.header.bases]
         unpacker = Unpacker(sizes, self.header.target.size, self.literal_size)
         try:
             for section in self.header.ops:
