@@ -1,10 +1,13 @@
-"""Disk containers as qemu-img writes them, of patchy disks."""
+"""Disk containers as qemu-img writes them, of patchy disks; and whether one comes back."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
-from suites.harness.patchy_disk import patchy, qemu_img
+from harness.delta.containers.dissection import dissect, rebuild
+from harness.images.block import Memory
+from suites.harness.patchy_disk import check_reads_as, patchy, qemu_img
 
 STREAM = ("-c", "-O", "vmdk", "-o", "adapter_type=lsilogic,compat6,subformat=streamOptimized")
 CONTAINERS = {
@@ -17,6 +20,12 @@ CONTAINERS = {
     "qcow2 preallocated": ("-O", "qcow2", "-o", "preallocation=metadata"),
     "vmdk stream": STREAM,
     "vmdk sparse": ("-O", "vmdk", "-o", "subformat=monolithicSparse"),
+    "vhd dynamic": ("-O", "vpc", "-o", "subformat=dynamic,force_size"),
+    "vhd dynamic of geometry": ("-O", "vpc", "-o", "subformat=dynamic"),
+    "vhdx": ("-O", "vhdx"),
+    "vhdx of small blocks": ("-O", "vhdx", "-o", "block_size=1M"),
+    "vhdx without zero blocks": ("-O", "vhdx", "-o", "block_size=1M,block_state_zero=off"),
+    "vhdx fixed": ("-O", "vhdx", "-o", "subformat=fixed,block_size=1M"),
     "vhd fixed": ("-O", "vpc", "-o", "subformat=fixed,force_size"),
 }
 PACKED = ("qcow2 packed", "qcow2 packed by zstd", "vmdk stream")
@@ -28,3 +37,18 @@ def made(folder: Path, form: str, size: int, seed: int, patches: int = 12) -> Pa
     patchy(raw, size, seed, patches)
     qemu_img("convert", "-f", "raw", *CONTAINERS[form], raw, target)
     return target
+
+
+def comes_back(path: Path) -> bool:
+    """Whether the file is taken apart; if so it is the same again, from a content without holes too."""
+    taken = dissect(path)
+    if taken is None:
+        return False
+    with taken:
+        expected = path.read_bytes()
+        assert taken.sha256 == hashlib.sha256(expected).hexdigest()
+        assert b"".join(rebuild(taken.plan, taken.content)) == expected
+        content = taken.content.read(0, taken.content.size)
+        check_reads_as(taken.content, content)
+        assert b"".join(rebuild(taken.plan, Memory(content, "content"))) == expected
+    return True

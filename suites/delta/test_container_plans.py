@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import random
+import sys
 import zlib
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,21 +17,25 @@ from hypothesis import strategies as st
 
 from harness.delta.containers import codecs, plan
 from harness.delta.containers.dissection import dissect, rebuild
-from harness.delta.containers.plan import Series, Tables, from_bytes, to_bytes
+from harness.delta.containers.plan import Series, Stream, Tables, from_bytes, to_bytes
 from harness.errors import BadInput, DamagedImage, HarnessError, UnsupportedImage
 from harness.images.block import Memory
+from harness.tools import run
+from suites.delta import giant_plans
 from suites.delta.made_containers import PACKED, made
 from suites.harness.patchy_disk import MIB
 
+ROOT = Path(__file__).parents[2]
 EXAMPLES = settings.default.max_examples  # 100, by night 1000
 DISK = 2 * MIB
+BLOCKS = ("vhd dynamic", "vhdx of small blocks")
 
 
 @pytest.fixture(scope="module")
 def genuine(tmp_path_factory):
     """Plans by container, each with its content."""
     found = {}
-    for form in ("qcow2", *PACKED, "vhd fixed"):
+    for form in ("qcow2", *PACKED, *BLOCKS, "vhd fixed"):
         with dissect(made(tmp_path_factory.mktemp("plan"), form, DISK, 9)) as taken:
             found[form] = taken.plan, Memory(taken.content.read(0, taken.content.size), "content")
     return found
@@ -68,9 +75,17 @@ HOSTILE = {
     "codecs that are not described": {"uses": [(77, 32)]},
     "uses that are too many": {"uses": [(0, HUGE)]},
     "a length without a unit": {"lengths": [5]},
+    "a verbatim unit longer than any": {"codecs": [codecs.VERBATIM], "uses": [(0, 32)], "lengths": [DISK] * 32},
+    "codecs without end": {"codecs": [codecs.STORED] * 99},
+    "absent units of no entry": {"absent": HUGE},
+    "a log beyond the end": {"entries": "vhdx", "log": (HUGE, 8192)},
+    "a log that is huge": {"entries": "vhdx", "log": (0, 2**40)},
+    "a log of odd size": {"entries": "vhdx", "log": (0, 8191)},
+    "a log in another format": {"entries": "qcow2", "log": (0, 8192)},
+    "units that are packed and huge": {"unit": 2**26, "last": 1, "codecs": codecs.grain_codecs()},
     "lengths beyond the content": {"lengths": [HUGE] * 3},
     "a jump backwards": {"jumps": [(0, -HUGE)]},
-    "a jump beyond the end": {"jumps": [(1, HUGE)]},
+    "a jump beyond the end": {"jumps": [(0, HUGE)]},
     "tables beyond the end": {"tables": [Tables(0, 1, HUGE, 0)]},
     "tables without end": {"tables": [Tables(0, HUGE, 0, 0)]},
     "tables that overlap": {"tables": [Tables(0, 9, 0, 8)]},
@@ -83,7 +98,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-@pytest.mark.parametrize("form", ["qcow2", "qcow2 packed", "vmdk stream"])
+@pytest.mark.parametrize("form", ["qcow2", "qcow2 packed", "vmdk stream", *BLOCKS])
 def test_a_hostile_plan_is_one_typed_error_before_output(genuine, form, what):
     raw, content = genuine[form]
     assert provoked(changed(raw, **HOSTILE[what]), content) is DamagedImage
@@ -114,6 +129,31 @@ def test_a_bomb_is_not_unpacked(genuine):
     bomb = plan.MAGIC + bytes([plan.VERSION]) + (100).to_bytes(4, "little") + zlib.compress(bytes(2**27), 9)
     huge = plan.MAGIC + bytes([plan.VERSION]) + b"\xff" * 4 + zlib.compress(bytes(2**20), 9)
     assert [provoked(raw, content) for raw in (bomb, huge)] == [DamagedImage] * 2
+
+
+@pytest.mark.parametrize("name", giant_plans.NAMES)
+def test_the_largest_plans_take_seconds_and_some_hundred_megabytes(name):
+    told = json.loads(run([sys.executable, "-m", "suites.delta.giant_plans", name], cwd=ROOT))
+    assert told["error"] in {"", "DamagedImage"}
+    assert told["size"] == 0 or not told["error"]
+    assert (told["seconds"] < 30, told["peak"] < 600 * MIB) == (True, True)
+
+
+@pytest.mark.parametrize("library", ["zlib\n1.2", "\x1b[2J", "z" * 999, "zlib 1.2.13\n"])
+def test_names_that_would_garble_a_terminal_are_refused(genuine, library):
+    raw, content = genuine["vmdk stream"]
+    known = from_bytes(raw).layers[-1]
+    other = [msgspec.structs.replace(each, library=library) for each in known.codecs]
+    assert provoked(changed(raw, codecs=other), content) is DamagedImage
+
+
+def test_streams_within_streams_are_refused(genuine):
+    """Each could take the memory of xz -9."""
+    raw, content = genuine["qcow2"]
+    known = from_bytes(raw)
+    outer = Stream(known.size, "xz", 9, "liblzma", b"", known.size, b"", b"")
+    nested = msgspec.structs.replace(known, layers=[outer, outer, *known.layers])
+    assert provoked(to_bytes(nested), content) is DamagedImage
 
 
 def test_a_plan_of_another_version_says_so(genuine):
@@ -152,7 +192,7 @@ def test_layers_without_end_are_refused(genuine):
 
 
 @settings(max_examples=2 * EXAMPLES)
-@given(form=st.sampled_from(["qcow2", *PACKED, "vhd fixed"]), seed=st.integers(0, 10**9))
+@given(form=st.sampled_from(["qcow2", *PACKED, *BLOCKS, "vhd fixed"]), seed=st.integers(0, 10**9))
 def test_a_garbled_plan_gives_a_typed_error_or_ends(genuine, form, seed):
     raw, content = genuine[form]
     dice = random.Random(seed)

@@ -24,26 +24,11 @@ from harness.images.edits.archives import TAR_OPTIONS
 from harness.images.extents import extents_of
 from harness.release.export import Wish, export
 from harness.tools import run
-from suites.delta.made_containers import CONTAINERS, STREAM, made
-from suites.harness.patchy_disk import MIB, check_reads_as, patchy, qemu_img
+from suites.delta.made_containers import CONTAINERS, STREAM, comes_back, made
+from suites.harness.patchy_disk import MIB, patchy, qemu_img
 
 EXAMPLES = settings.default.max_examples  # 100, by night 1000
 SIZES = (4 * MIB, 3 * MIB + 512, 700 * 1024 + 1536, 64 * 1024)
-
-
-def comes_back(path: Path) -> bool:
-    """Whether the file is taken apart; if so it is the same again, from a content without holes too."""
-    taken = dissect(path)
-    if taken is None:
-        return False
-    with taken:
-        expected = path.read_bytes()
-        assert taken.sha256 == hashlib.sha256(expected).hexdigest()
-        assert b"".join(rebuild(taken.plan, taken.content)) == expected
-        content = taken.content.read(0, taken.content.size)
-        check_reads_as(taken.content, content)
-        assert b"".join(rebuild(taken.plan, Memory(content, "content"))) == expected
-    return True
 
 
 # -- round trips ------------------------------------------------------------------------------------------------

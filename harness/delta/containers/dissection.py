@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from harness.delta.containers import ova, qcow2, splice, streams, vhd, vmdk
+from harness.delta.containers import ova, qcow2, splice, streams, vhd, vhdx, vmdk
 from harness.delta.containers.mapped import rebuild_mapped
 from harness.delta.containers.plan import MOST_LAYERS, WHERE, Mapped, Plan, Splice, Stream, from_bytes, to_bytes
-from harness.delta.containers.sparse_map import unfolded
+from harness.delta.containers.sparse_map import folded, unfolded
 from harness.errors import DamagedImage, UnsupportedImage
 from harness.images.block import Block
 from harness.images.extents import SparseBlock, sha256_of
@@ -42,6 +42,7 @@ FORMATS: tuple[Format, ...] = (
     Format("qcow2", lambda head, _: qcow2.recognises(head), qcow2.dissect),
     Format("vmdk", lambda head, _: vmdk.recognises(head), vmdk.dissect),
     Format("tar", lambda head, _: ova.recognises(head), ova.dissect),
+    Format("vhdx", lambda head, _: vhdx.recognises(head), vhdx.dissect),
     Format("vhd", lambda _, file: vhd.recognises(file), vhd.dissect),
 )
 
@@ -91,9 +92,11 @@ def dissect(path: Path) -> Dissection | None:
             return None
         digest = sha256_of(whole)
         content = peeled[-1].inside
+        layers = [*(each.layer for each in peeled[:-1]), _short(peeled[-1].layer, content)]
         try:
-            plan = to_bytes(Plan(whole.size, bytes.fromhex(digest), content.size, [each.layer for each in peeled]))
-        except DamagedImage:  # a file in more pieces than a plan may have
+            plan = to_bytes(Plan(whole.size, bytes.fromhex(digest), content.size, layers))
+            _checked_layers(from_bytes(plan), content)
+        except DamagedImage:  # a file in more pieces than a plan may have, or of numbers beyond its bounds
             return None
         return Dissection(tuple(each.name for each in peeled), whole.size, digest, content, plan, stack.pop_all())
 
@@ -143,9 +146,17 @@ def _taken(file: SparseBlock) -> _Peeled | None:
 
 def _is_whole(layer: Splice, content: SparseBlock, file: SparseBlock) -> bool:
     """Whether a splice gives the file, compared piece by piece."""
-    plain = unfolded(layer, content) if layer.is_sparse else layer
-    made = splice.cut(splice.rebuild(plain, splice.OfBlock(content)), file.size)
+    made = splice.cut(splice.rebuild(layer, splice.OfBlock(content)), file.size)
     return all(one is other or one == other for one, other in zip(made, pieces_of(file), strict=True))
+
+
+def _short(layer: Layer, content: SparseBlock) -> Layer:
+    """The same layer; without the map of a sparse member, where the content tells it."""
+    if isinstance(layer, Splice):
+        shorter = folded(layer, content)
+        if shorter.is_sparse and unfolded(shorter, content) == layer:
+            return shorter
+    return layer
 
 
 def outline(plan: bytes) -> Outline:
@@ -171,10 +182,15 @@ def rebuild(plan: bytes, content: Block) -> Iterator[bytes]:
     another version, BadInput where this host's codecs give other bytes than those of the host that made the plan.
     """
     read = from_bytes(plan)
-    if content.size != read.content:
-        raise _damaged(f"is for {read.content:,} bytes of content, not {content.size:,}")
-    sizes = [layer.size for layer in read.layers[1:]] + [content.size]
-    layers = [*read.layers[:-1], _whole_splice(read.layers[-1], content)]
+    return _bounded(_layered(_checked_layers(read, content), content), read.size)
+
+
+def _checked_layers(plan: Plan, content: Block) -> list[Layer]:
+    """The layers, ready to be used, as far as they can be held against each other. Raises as `rebuild` does."""
+    if content.size != plan.content:
+        raise _damaged(f"is for {plan.content:,} bytes of content, not {content.size:,}")
+    sizes = [layer.size for layer in plan.layers[1:]] + [content.size]
+    layers = [*plan.layers[:-1], _whole_splice(plan.layers[-1], content)]
     for layer, inside in zip(layers, sizes, strict=True):
         if isinstance(layer, Stream):
             streams.check(layer)
@@ -182,7 +198,7 @@ def rebuild(plan: bytes, content: Block) -> Iterator[bytes]:
                 raise _damaged(f"packs {layer.content:,} bytes of a layer of {inside:,}")
         elif isinstance(layer, Splice):
             splice.check(layer, inside)
-    return _bounded(_layered(layers, content), read.size)
+    return layers
 
 
 def _whole_splice(layer: Layer, content: Block) -> Layer:

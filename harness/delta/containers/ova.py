@@ -9,7 +9,6 @@ from __future__ import annotations
 from itertools import accumulate
 
 from harness.delta.containers.plan import Splice
-from harness.delta.containers.sparse_map import folded
 from harness.delta.containers.splice import spliced
 from harness.images.block import Block
 from harness.images.formats.archived import MemberBlock, the_disk
@@ -30,7 +29,4 @@ def dissect(file: Block) -> tuple[Splice, MemberBlock] | None:
     starts = accumulate((length for _, length in parts), initial=member.start)
     placed = [(start, offset, length) for start, (offset, length) in zip(starts, parts, strict=False) if length]
     plan = spliced(file, placed)
-    if plan is None:
-        return None
-    disk = MemberBlock(file, member, file.name)
-    return folded(plan, disk) if member.sparse else plan, disk
+    return (plan, MemberBlock(file, member, file.name)) if plan else None

@@ -7,11 +7,13 @@ its type, its bounds and its sums are checked: what is wrong is one DamagedImage
 from __future__ import annotations
 
 import zlib
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
-from harness.delta.containers.codecs import Codec
+from harness.delta.containers.codecs import Codec, Name
+from harness.delta.containers.dialects import Dialect
+from harness.delta.errors import one_line
 from harness.errors import DamagedImage, UnsupportedImage
 
 MAGIC = b"HCP"
@@ -49,13 +51,13 @@ class Series(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class Mapped(Layer, frozen=True, array_like=True):
-    """A disk in units that a file holds somewhere, packed or not: qcow2 and VMDK.
+    """A disk in units that a file holds somewhere, packed or not: qcow2, VMDK, dynamic VHD and VHDX.
 
     Content is the disk, then units that cannot be packed again, then (where they are many) the `patches`.
     Lists count relative to what is predicted: an image as qemu-img writes it has nearly nothing in them.
     """
 
-    entries: Literal["vmdk", "qcow2"]
+    entries: Dialect
     size: Size  # of the file
     disk: Size  # bytes of the content that are the disk
     unit: Size  # bytes of a grain or cluster
@@ -72,6 +74,8 @@ class Mapped(Layer, frozen=True, array_like=True):
     series: list[Series]
     patches: list[tuple[Size, Size]]  # bytes since the last patch, length
     literals: bytes  # XOR of patches with what was predicted; empty where the patches are in the content
+    absent: Size = 0  # entry of a unit that the file has not
+    log: tuple[Size, Size] = (0, 0)  # offset and length of a VHDX log that holds spent entries as QEMU leaves them
 
 
 class Splice(Layer, frozen=True, array_like=True):
@@ -87,9 +91,9 @@ class Stream(Layer, frozen=True, array_like=True):
     """The content packed as one: `method` names a row in streams.py; head and tail are bytes around it."""
 
     size: Size
-    method: str
+    method: Name
     level: int
-    library: str
+    library: Name
     sample: bytes
     content: Size
     head: bytes
@@ -129,10 +133,14 @@ def from_bytes(raw: bytes) -> Plan:
             raise _damaged("is not as long as it claims")
         plan = msgspec.msgpack.decode(body, type=Plan)
     except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as cause:
-        raise _damaged(f"cannot be read: {cause}") from cause
+        raise _damaged(f"cannot be read: {one_line(cause)}") from cause
     if not 1 <= len(plan.layers) <= MOST_LAYERS or len(plan.sha256) != 32:
         raise _damaged(f"has {len(plan.layers)} layers")
-    if plan.layers[0].size != plan.size or any(isinstance(layer, Mapped) for layer in plan.layers[:-1]):
+    if (
+        plan.layers[0].size != plan.size
+        or any(isinstance(layer, Mapped) for layer in plan.layers[:-1])
+        or any(isinstance(layer, Stream) for layer in plan.layers[1:])  # each can take as much memory as xz -9
+    ):
         raise _damaged("has layers that do not fit each other")
     return plan
 

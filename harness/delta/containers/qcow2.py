@@ -12,10 +12,11 @@ from itertools import islice
 
 from harness.delta.containers.codecs import cluster_codecs
 from harness.delta.containers.content import Content
-from harness.delta.containers.mapped import MOST_UNITS
+from harness.delta.containers.dialects import SECTOR
+from harness.delta.containers.layout import MOST_UNITS
 from harness.delta.containers.plan import Mapped
 from harness.delta.containers.rows import table_runs
-from harness.delta.containers.survey import MOST_FOUND, SECTOR, Found, Survey, surveyed
+from harness.delta.containers.survey import MOST_FOUND, Found, Survey, surveyed
 from harness.images.block import Block
 from harness.images.extents import Extent, extents_of
 from harness.images.formats.disk import Fact
@@ -59,11 +60,9 @@ def dissect(file: Block) -> tuple[Mapped, Content] | None:
             per_table=header.l2_entries,
             candidates=cluster_codecs(header.compression_type),
             found=found,
-            frame=0,
             exact=False,
             tables=table_runs(places),
             counts=table_runs(list(_count_blocks(file, header))),
-            series=[],
         )
     )
 

@@ -1,6 +1,7 @@
-"""What lies around the units of a qcow2 or VMDK file, as far as it can be predicted: zeroes, tables, and patches.
+"""What lies around the units of a file, as far as it can be predicted: zeroes, tables, and patches.
 
-Tables of entries, refcounts and grain directories follow from where the units came to lie; the rest is patched over.
+Tables of entries, refcounts, grain directories, bitmaps and the log of a VHDX follow from where the units came to lie;
+the rest is patched over.
 Read as a window that moves forward: nothing is held but the entries of the disk's units and the list of areas.
 """
 
@@ -14,12 +15,13 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from harness.delta.containers import vhdx_log
+from harness.delta.containers.dialects import GRAMMARS
+from harness.delta.containers.layout import Layout, Units, positions
 from harness.delta.containers.plan import WHERE, Mapped, Series, Tables
 from harness.errors import DamagedImage
 from harness.images.block import Block
 
-SECTOR = 512
-COPIED, COMPRESSED = 1 << 63, 1 << 62  # flags of a qcow2 L2 entry: cluster used once, cluster packed
 MOST_AREAS = 2**19
 STEP = 2**18  # bytes of skeleton made at a time
 
@@ -32,32 +34,31 @@ class Area(NamedTuple):
     make: Callable[[], bytes]
 
 
-class Positions(NamedTuple):
-    """Where units lie, as `entries` of all of the disk's units, and for qcow2 `counts` of the file's clusters."""
-
-    entries: array[int]
-    counts: array[int]
-
-
 class Skeleton:
     """The bytes of the file that are not units. `predicted` gives them without patches."""
 
-    def __init__(self, mapped: Mapped, positions: Positions) -> None:
-        self._areas = sorted(_areas(mapped, positions), key=lambda area: area.offset)
+    def __init__(self, mapped: Mapped, units: Units, layout: Layout) -> None:
+        self._areas = sorted(_areas(mapped, units, layout), key=lambda area: area.offset)
         if any(area.offset + area.length > after.offset for area, after in pairwise(self._areas)):
             raise DamagedImage("has tables that overlap", where=WHERE)
         self._starts = [area.offset for area in self._areas]
-        self._longest = max((area.length for area in self._areas), default=0)
+        self._made: tuple[int, bytes] = (-1, b"")  # the last area looked at, which is often the next as well
 
     def predicted(self, start: int, end: int) -> bytearray:
         """The bytes of a window as they would be without patches."""
         found = bytearray(end - start)
-        first = bisect_left(self._starts, start - self._longest)
-        for area in self._areas[first : bisect_right(self._starts, end)]:
+        first = max(0, bisect_right(self._starts, start) - 1)  # areas lie apart: those before it end before it
+        for index in range(first, bisect_left(self._starts, end)):
+            area = self._areas[index]
             begin, stop = max(start, area.offset), min(end, area.offset + area.length)
             if begin < stop:
-                found[begin - start : stop - start] = area.make()[begin - area.offset : stop - area.offset]
+                found[begin - start : stop - start] = self._bytes(index)[begin - area.offset : stop - area.offset]
         return found
+
+    def _bytes(self, index: int) -> bytes:
+        if self._made[0] != index:
+            self._made = index, self._areas[index].make()
+        return self._made[1]
 
 
 class Patched:
@@ -109,51 +110,53 @@ def xor(left: bytes | bytearray, right: bytes | bytearray) -> bytes:
     return number.to_bytes(len(left), "little")
 
 
-def entry_of(mapped: Mapped, offset: int, length: int, *, packed: bool) -> int:
-    """What a table says of a unit at `offset` (of its marker, for a VMDK), which takes `length` bytes of the file."""
-    if mapped.entries == "vmdk":
-        return offset // SECTOR & 0xFFFF_FFFF
-    if not packed:
-        return offset | COPIED
-    shift = 62 - (mapped.unit.bit_length() - 1 - 8)
-    sectors = (offset + length - 1) // SECTOR - offset // SECTOR
-    return (offset | COMPRESSED | sectors << shift) & (2**64 - 1)
-
-
-def _areas(mapped: Mapped, positions: Positions) -> Iterator[Area]:
-    if sum(each.count for each in (*mapped.tables, *mapped.counts)) + len(mapped.series) > MOST_AREAS:
+def _areas(mapped: Mapped, units: Units, layout: Layout) -> Iterator[Area]:
+    grammar = GRAMMARS[mapped.entries]
+    lead = grammar.bitmap(mapped.unit)
+    bitmaps = len(layout.offsets) if lead else 0
+    if sum(each.count for each in (*mapped.tables, *mapped.counts)) + len(mapped.series) + bitmaps > MOST_AREAS:
         raise DamagedImage("has more tables than a file can hold", where=WHERE)
-    is_vmdk = mapped.entries == "vmdk"
-    width: Literal["I", "Q"] = "I" if is_vmdk else "Q"
+    found = positions(mapped, units, layout)
     for tables in mapped.tables:
-        yield from _numbered(tables, positions.entries, mapped.per_table, width, mapped.size)
+        make = partial(_table, found.entries, mapped.per_table, grammar.order, grammar.filler)
+        yield from _numbered(tables, mapped.per_table * found.entries.itemsize, make, mapped.size)
     for tables in mapped.counts:
-        yield from _numbered(tables, positions.counts, mapped.unit // 2, "H", mapped.size)
+        make = partial(_table, found.counts, mapped.unit // 2, "big", b"\0")
+        yield from _numbered(tables, mapped.unit, make, mapped.size, may_be_cut=True)
     for series in mapped.series:
         if series.offset + series.count * 4 > mapped.size or series.start + series.count * series.step >= 2**32:
             raise DamagedImage("has a grain directory beyond the end of the file", where=WHERE)
         yield Area(series.offset, series.count * 4, partial(_counting, series))
+    if lead:
+        for offset in layout.offsets:
+            yield Area(max(0, offset - lead), min(offset, lead), partial(_ones, min(offset, lead)))
+    for offset, entry in vhdx_log.predicted(mapped, units, layout):
+        yield Area(offset, len(entry), partial(bytes, entry))
 
 
 def _counting(series: Series) -> bytes:
     return _numbers(array("I", (series.start + index * series.step for index in range(series.count))), "little")
 
 
+def _ones(length: int) -> bytes:
+    return b"\xff" * length
+
+
 def _numbered(
-    tables: Tables, numbers: array[int], per_table: int, width: Literal["H", "I", "Q"], size: int
+    tables: Tables, length: int, make: Callable[[int], bytes], size: int, *, may_be_cut: bool = False
 ) -> Iterator[Area]:
-    length = per_table * array(width).itemsize
-    order: Literal["little", "big"] = "little" if width == "I" else "big"
-
-    def make(number: int) -> bytes:
-        part = numbers[number * per_table : (number + 1) * per_table]
-        return _numbers(array(width, part), order).ljust(length, b"\0")
-
+    if tables.count > size // length + 1:  # said before any is made: they may be half a million
+        raise DamagedImage(f"has {tables.count:,} tables of {length:,} bytes in {size:,}", where=WHERE)
     for index in range(tables.count):
         offset = tables.offset + index * tables.stride
-        if offset + length > size and (width != "H" or offset >= size):
+        if offset + length > size and not (may_be_cut and offset < size):
             raise DamagedImage(f"has a table at {offset:,}, beyond the end of the file", where=WHERE)
         yield Area(offset, length, partial(make, tables.first + index))
+
+
+def _table(numbers: array[int], per_table: int, order: Literal["little", "big"], filler: bytes, number: int) -> bytes:
+    part = numbers[number * per_table : (number + 1) * per_table]
+    return _numbers(part, order).ljust(per_table * numbers.itemsize, filler)
 
 
 def _numbers(numbers: array[int], order: Literal["little", "big"]) -> bytes:

@@ -1,49 +1,55 @@
-"""How a qcow2 or VMDK file was made, found out from it: codecs by trying, the rest by comparing with a prediction.
+"""How a file of units was made, found out from it: codecs by trying, the rest by comparing with a prediction.
 
 What is stated in the resulting plan was seen to be true: each packed unit was packed again and compared, and the
-whole file is put together from the plan and compared by SHA-256. What cannot be packed again is kept as it is.
+whole file is put together from the plan and compared. What cannot be packed again is kept as it is.
+
+That proof runs the code that writes the file later, from the same plan and content; only the packed units, instead of
+being packed a third time, are read from the file. They are what packing gives: the same function (`unit_of`) read the
+same bytes (a unit that a codec packs is never masked in the content), the same codec packed them, and what it gave was
+compared with these bytes of the file. So the file comes out again unless a codec gives different bytes for the same
+input, which the SHA-256 in the plan is there to tell.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from backports import zstd
+from msgspec import structs
 
 from harness.delta.containers.codecs import STORED, VERBATIM, Codec, packer_of
 from harness.delta.containers.content import Content
-from harness.delta.containers.mapped import (
-    MARKER,
+from harness.delta.containers.dialects import GRAMMARS, SECTOR, Dialect
+from harness.delta.containers.layout import (
     MOST_UNITS,
     Layout,
     Units,
-    alignment,
-    emitted,
+    arranged,
     laid_out,
-    positions,
+    lengths_of,
     present_units,
+    step_of,
 )
+from harness.delta.containers.mapped import check, poured, unit_of
 from harness.delta.containers.plan import Mapped, Series, Tables
 from harness.delta.containers.rows import equal_runs, rising_runs, runs_of_flags
-from harness.delta.containers.skeleton import Patched, Skeleton, xor
+from harness.delta.containers.skeleton import Skeleton, xor
 from harness.errors import HarnessError
 from harness.images.block import Block
-from harness.images.extents import sha256_of
+from harness.images.formats.mapping import Run
 from harness.images.ranges import Range
 
 MOST_FOUND = 2**20  # units that a file may have: 64 GiB of 64 KiB each
 TRIED_FIRST = 32  # packed units, to see whether it is worth trying all
 BATCH = 8  # units given to a thread at a time
-SECTOR = 512
 MOST_LITERALS = 2**17  # bytes of patches kept in the plan; more of them is content
 LONGEST_GAP = 2**16  # bytes of the file compared at a time
 
@@ -63,17 +69,23 @@ class Survey:
 
     file: Block
     disk: Block
-    entries: Literal["vmdk", "qcow2"]
+    entries: Dialect
     unit: int
     last: int  # bytes of the disk's last unit that were packed
     per_table: int
-    candidates: list[Codec]
     found: list[Found]  # in the order of the file
-    frame: int  # bytes of a packed unit's marker
-    exact: bool
     tables: list[Tables]
-    counts: list[Tables]
-    series: list[Series]
+    candidates: list[Codec] = field(default_factory=list)
+    exact: bool = True
+    counts: list[Tables] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
+    absent: int = 0  # entry of a unit that is not there
+    log: tuple[int, int] = (0, 0)
+
+    @property
+    def marker(self) -> int:
+        """Bytes before a packed unit."""
+        return GRAMMARS[self.entries].marker
 
 
 class _Fit(NamedTuple):
@@ -93,8 +105,8 @@ def surveyed(survey: Survey) -> tuple[Mapped, Content] | None:
     fits = _fits(survey, codecs)
     if fits is None:
         return None
-    offsets = array("Q", (each.offset - (survey.frame if each.packed else 0) for each in survey.found))
-    lengths = array("Q", (f.length + (survey.frame if f.use else 0) for f in fits))
+    offsets = array("Q", (each.offset - (survey.marker if each.packed else 0) for each in survey.found))
+    lengths = array("Q", (f.length + (survey.marker if f.use else 0) for f in fits))
     if any(at + length > after for (at, after), length in zip(pairwise(offsets), lengths, strict=False)):
         return None  # two units share bytes: made by nobody we know
     units = Units(array("I", (each.guest for each in survey.found)), bytes(fit.use for fit in fits))
@@ -104,9 +116,18 @@ def surveyed(survey: Survey) -> tuple[Mapped, Content] | None:
         Range(each.offset, each.offset + f.length) for each, f in zip(survey.found, fits, strict=True) if f.use == 1
     ]
     content = Content(survey.disk, masked, survey.file, kept)
-    mapped = _described(survey, codecs, units, layout, content, [each.size for each in kept])
-    mapped, content = _with_patches(survey, mapped, units, layout, content)
-    return (mapped, content) if _is_proven(survey, mapped, units, layout, content) else None
+    seen = present_units(content, survey.disk.size, survey.unit)
+    mapped = _described(survey, codecs, units, layout, seen, [each.size for each in kept])
+    mapped, content = _with_patches(survey, mapped, layout, content)
+    return (mapped, content) if _is_proven(survey, mapped, seen, layout, content) else None
+
+
+def stored_units(runs: Iterable[Run], unit: int) -> Iterator[Found]:
+    """The units of a disk that stores them plainly."""
+    for kind, offset, length, source in runs:
+        if kind == "data":
+            for at in range(0, length, unit):
+                yield Found((offset + at) // unit, source + at, unit, packed=False)
 
 
 def _range(survey: Survey, guest: int) -> Range:
@@ -150,10 +171,9 @@ class _Trial:
         """A packed unit as the disk has it and as the file has it."""
         if not each.packed:
             return b"", b""
-        start, end = _range(self._survey, each.guest)
-        whole = self._survey.unit if end - start == self._survey.unit else self._survey.last
-        plain = self._survey.disk.read(start, end - start).ljust(whole, b"\0")
-        return plain, self._survey.file.read(each.offset, each.room)
+        survey = self._survey
+        plain = unit_of(survey.disk, each.guest, size=survey.disk.size, unit=survey.unit, last=survey.last)
+        return plain, survey.file.read(each.offset, each.room)
 
     def fit_all(self, batch: list[tuple[Found, bytes, bytes]]) -> list[_Fit]:
         return [self.fit(*each) for each in batch]
@@ -189,7 +209,7 @@ class _Trial:
 
 
 def _described(
-    survey: Survey, codecs: list[Codec], units: Units, layout: Layout, content: Block, lengths: list[int]
+    survey: Survey, codecs: list[Codec], units: Units, layout: Layout, seen: bytearray, lengths: list[int]
 ) -> Mapped:
     """The plan as far as units go: only codecs that are used, and only what differs from the prediction."""
     used = sorted(set(units.uses))
@@ -198,7 +218,6 @@ def _described(
     for guest in units.guests:
         present[guest] = 1
     ranks = dict(zip(sorted(units.guests), range(len(units.guests)), strict=True))
-    expected = present_units(content, survey.disk.size, survey.unit)
     mapped = Mapped(
         entries=survey.entries,
         size=survey.file.size,
@@ -206,7 +225,7 @@ def _described(
         unit=survey.unit,
         last=survey.last,
         per_table=survey.per_table,
-        flips=runs_of_flags(xor(expected, present)),
+        flips=runs_of_flags(xor(seen, present)),
         order=rising_runs(ranks[guest] for guest in units.guests),
         codecs=[codecs[use] for use in used],
         uses=equal_runs(renamed[use] for use in units.uses),
@@ -217,32 +236,34 @@ def _described(
         series=survey.series,
         patches=[],
         literals=b"",
+        absent=survey.absent,
+        log=survey.log,
     )
-    return replaced(mapped, jumps=list(_jumps(mapped, codecs, units, layout)))
+    return structs.replace(mapped, jumps=list(_jumps(mapped, _uses(mapped), layout)))
 
 
-def replaced(mapped: Mapped, **changes: object) -> Mapped:
-    """The plan with some fields changed."""
-    fields = {name: getattr(mapped, name) for name in mapped.__struct_fields__}
-    return Mapped(**(fields | changes))
+def _uses(mapped: Mapped) -> bytes:
+    """The codec of each unit, as the plan numbers them."""
+    return bytes(use for use, length in mapped.uses for _ in range(length))
 
 
-def _jumps(mapped: Mapped, codecs: list[Codec], units: Units, layout: Layout) -> Iterator[tuple[int, int]]:
+def _jumps(mapped: Mapped, uses: bytes, layout: Layout) -> Iterator[tuple[int, int]]:
     at = last = 0
-    for index, (use, offset, length) in enumerate(zip(units.uses, *layout, strict=True)):
-        step = alignment(mapped, codecs[use])
-        expected = -(-at // step) * step
+    steps = [step_of(mapped, use) for use in range(len(mapped.codecs))]
+    lead = GRAMMARS[mapped.entries].bitmap(mapped.unit)
+    for index, (use, offset, length) in enumerate(zip(uses, *layout, strict=True)):
+        step = steps[use]
+        expected = -(-at // step) * step + lead
         if offset != expected:
             yield index - last, offset - expected
             last = index
         at = offset + length
 
 
-def _with_patches(
-    survey: Survey, mapped: Mapped, units: Units, layout: Layout, content: Content
-) -> tuple[Mapped, Content]:
+def _with_patches(survey: Survey, mapped: Mapped, layout: Layout, content: Content) -> tuple[Mapped, Content]:
     """The plan with what the file has where something else was predicted; much of that goes to the content."""
-    skeleton = Skeleton(mapped, positions(mapped, _renamed(mapped, units), layout))
+    units = Units(array("I", (each.guest for each in survey.found)), _uses(mapped))
+    skeleton = Skeleton(mapped, units, layout)
     differing: list[Range] = []
     for start, end in _gaps(layout, survey.file.size):
         for at in range(start, end, LONGEST_GAP):
@@ -253,9 +274,9 @@ def _with_patches(
     ends = [0, *(each.end for each in differing)]
     patches = [(each.start - end, each.size) for each, end in zip(differing, ends, strict=False)]
     if sum(each.size for each in differing) > MOST_LITERALS:
-        return replaced(mapped, patches=patches), content.followed_by(differing)
+        return structs.replace(mapped, patches=patches), content.followed_by(differing)
     pieces = (xor(survey.file.read(each.start, each.size), skeleton.predicted(*each)) for each in differing)
-    return replaced(mapped, patches=patches, literals=b"".join(pieces)), content
+    return structs.replace(mapped, patches=patches, literals=b"".join(pieces)), content
 
 
 def _add_differing(differing: list[Range], real: bytes, predicted: bytearray, at: int) -> None:
@@ -278,29 +299,30 @@ def _gaps(layout: Layout, size: int) -> Iterator[tuple[int, int]]:
         yield at, size
 
 
-def _renamed(mapped: Mapped, units: Units) -> Units:
-    """Units with the codecs as the plan numbers them."""
-    return Units(units.guests, bytes(use for use, length in mapped.uses for _ in range(length)))
-
-
-def _is_proven(survey: Survey, mapped: Mapped, units: Units, layout: Layout, content: Content) -> bool:
-    """Whether the plan gives the file; packed units, which were compared before, are taken from the file itself."""
-    renamed = _renamed(mapped, units)
+def _is_proven(survey: Survey, mapped: Mapped, seen: bytearray, layout: Layout, content: Content) -> bool:
+    """Whether the plan gives the file: all that `rebuild_mapped` does, with packed units read from the file."""
+    at = 0
     try:
-        if laid_out(mapped, renamed, layout.lengths).offsets != layout.offsets:
-            return False
-        start = mapped.disk + sum(mapped.lengths)
-        patched = Patched(mapped, Skeleton(mapped, positions(mapped, renamed, layout)), content, start)
-        digest = hashlib.sha256()
-
-        def read(index: int) -> bytes:
-            length = layout.lengths[index] - survey.frame
-            packed = survey.file.read(layout.offsets[index] + survey.frame, length)
-            marker = MARKER.pack(units.guests[index] * survey.unit // SECTOR, length) if survey.frame else b""
-            return marker + packed
-
-        for piece in emitted(mapped, renamed, layout, content, patched, read):
-            digest.update(piece)
+        check(mapped, content)
+        units = arranged(mapped, seen)
+        packed = [index for index, use in enumerate(units.uses) if mapped.codecs[use].packs]
+        lengths = lengths_of(mapped, units, (layout.lengths[index] - survey.marker for index in packed))
+        spool = _FromFile(survey.file, [layout.offsets[index] + survey.marker for index in packed])
+        for piece in poured(mapped, units, laid_out(mapped, units, lengths), content, spool):
+            if survey.file.read(at, len(piece)) != piece:
+                return False
+            at += len(piece)
     except HarnessError:
         return False
-    return digest.hexdigest() == sha256_of(survey.file)
+    return at == survey.file.size
+
+
+class _FromFile:
+    """Packed units one after another, where a file has them."""
+
+    def __init__(self, file: Block, offsets: list[int]) -> None:
+        self._file = file
+        self._offsets = iter(offsets)
+
+    def read(self, length: int, /) -> bytes:
+        return self._file.read(next(self._offsets), length)

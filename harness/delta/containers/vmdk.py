@@ -12,10 +12,12 @@ from itertools import islice
 
 from harness.delta.containers.codecs import grain_codecs
 from harness.delta.containers.content import Content
-from harness.delta.containers.mapped import LONGEST_SERIES, MARKER, MOST_UNITS
+from harness.delta.containers.dialects import SECTOR
+from harness.delta.containers.layout import MOST_UNITS
+from harness.delta.containers.mapped import LONGEST_SERIES, MARKER
 from harness.delta.containers.plan import Mapped, Series
 from harness.delta.containers.rows import table_runs
-from harness.delta.containers.survey import MOST_FOUND, SECTOR, Found, Survey, surveyed
+from harness.delta.containers.survey import MOST_FOUND, Found, Survey, surveyed
 from harness.errors import DamagedImage
 from harness.images.block import Block, Part
 from harness.images.formats.mapping import numbers
@@ -59,10 +61,7 @@ def dissect(file: Block) -> tuple[Mapped, Content] | None:
             per_table=header.table_entries,
             candidates=grain_codecs() if header.is_compressed else [],
             found=found,
-            frame=MARKER.size if header.is_compressed else 0,
-            exact=True,
             tables=table_runs(list(dict.fromkeys(places))),
-            counts=[],
             series=[each for at, tables in directories for each in _series(at, tables)],
         )
     )

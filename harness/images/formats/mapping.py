@@ -109,6 +109,10 @@ class MappedDisk(ABC):
         if pending:
             yield pending
 
+    def runs(self) -> Iterator[Run]:
+        """The whole disk in order."""
+        return self._runs(0, self._size)
+
     def close(self) -> None:
         close = getattr(self._file, "close", None)  # a file has it, a window on one has not
         if close is not None:
@@ -203,7 +207,7 @@ class MappedDisk(ABC):
     def _plain_extents(self) -> Iterator[Extent]:
         stored = _stored(self._file)
         starts = [extent.offset for extent in stored]
-        for kind, offset, length, source in self._runs(0, self._size):
+        for kind, offset, length, source in self.runs():
             if kind == "data" and stored:
                 yield from _window(stored, bisect_right(starts, source) - 1, offset, length, source)
             else:
