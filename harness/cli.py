@@ -17,8 +17,10 @@ from harness.errors import HarnessError
 
 # Command -> its module, the name there, and the line `harness --help` shows: help needs to import none of them.
 COMMANDS = {
+    "artifact": ("harness.commands.artifact", "artifact", "Push files to a container registry, and pull them."),
     "build": ("harness.commands.build", "build", "Build the reference image."),
     "convert": ("harness.commands.convert", "convert", "Write an image as another platform or format has it."),
+    "dehydrate": ("harness.commands.dehydrate", "dehydrate", "Make a family of images small."),
     "diff": ("harness.commands.diff", "diff", "Say why two images differ."),
     "doctor": ("harness.commands.doctor", "doctor", "Say what this machine can do, and what it lacks."),
     "edit": ("harness.commands.edit", "edit", "Make a new image from an old one."),
@@ -26,6 +28,8 @@ COMMANDS = {
     "fetch": ("harness.commands.fetch", "fetch", "Download an image and verify it."),
     "ignition": ("harness.commands.ignition", "ignition", "Check Ignition configs."),
     "inspect": ("harness.commands.inspect", "inspect", "Show what is inside an image, without booting it."),
+    "recipe": ("harness.commands.recipe", "recipe", "Look into recipes."),
+    "rehydrate": ("harness.commands.rehydrate", "rehydrate", "Make images again from their recipes."),
     "verify": ("harness.commands.verify", "verify", "Compare files with their published checksums."),
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -65,6 +69,8 @@ def harness() -> None:
       harness fetch fcos-stable:qemu         download and verify
       harness export rhcos.qcow2 -o out      pack for publication, with checksums
       harness verify rhcos.qcow2.gz          is it what was published?
+      harness dehydrate fcos-* -o fcos-41    a family of images as one and small recipes
+      harness rehydrate fcos-41 --all        all of them again, bit for bit
       harness ignition validate host.ign     what Ignition would say, and where
 
     The checks themselves are tests:

@@ -66,6 +66,14 @@ class DownloadFailed(HarnessError):
     """Something could not be fetched, or what came is not what was published."""
 
 
+class DamagedArtifact(HarnessError):
+    """An OCI artifact contradicts itself or what it is named by: truncated, corrupt or hostile."""
+
+
+class RegistryFailed(HarnessError):
+    """A registry cannot be reached, refuses us, or does not have what was asked for."""
+
+
 class BuildFailed(HarnessError):
     """A reference image could not be built."""
 

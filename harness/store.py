@@ -7,6 +7,7 @@ flushed and renamed, so a reader sees all of it or nothing and a `kill -9` leave
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from harness.errors import StoreError
+from harness.errors import BadInput, StoreError
 
 ENVIRONMENT_VARIABLE = "IMAGE_HARNESS_STORE"
 DEFAULT_LIMIT = 40 * 2**30  # bytes
@@ -208,3 +209,37 @@ def replacing(target: Path) -> Iterator[Path]:
         _flush_folder(target.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Fill a folder beside `target`, which takes that name only when the block ends well.
+
+    Raises BadInput where `target` already holds something, StoreError where it cannot be written.
+    """
+    try:
+        if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+            raise _taken(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield aside
+            _flush(aside)
+            aside.chmod(0o755)
+            try:
+                aside.rename(target)  # over an empty folder, but over nothing else
+            except OSError as cause:
+                if cause.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+                    raise
+                raise _taken(target) from cause
+            _flush_folder(target.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as cause:
+        raise StoreError(
+            f"cannot be written: {cause.strerror}", where=str(target), next_step="is there room and permission?"
+        ) from cause
+
+
+def _taken(target: Path) -> BadInput:
+    return BadInput("is there already", where=str(target), next_step="choose another name, or remove it")

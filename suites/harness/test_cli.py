@@ -33,6 +33,9 @@ def test_help_imports_no_room_of_the_harness():
 @pytest.mark.parametrize(
     "command",
     [
+        "artifact",
+        "artifact pull",
+        "artifact push",
         "build",
         "build reference",
         "convert",
