@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from harness.delta.errors import WrongBase
 from harness.delta.identity import identify
-from harness.delta.recipe import Base, Identity, Recipe, View, ViewKind
+from harness.delta.recipe import MOST_SIZE, Base, Identity, Recipe, View, ViewKind
 from harness.delta.sparse import Content
 from harness.delta.views import viewed
 from harness.images.block import Block
@@ -43,13 +43,13 @@ class Opened(NamedTuple):
     seen: Content
 
 
-def open_base(given: BaseFile, kind: ViewKind | None, stack: ExitStack) -> Opened:
-    """Open a base for as long as the stack. Raises what reading it raises."""
+def open_base(given: BaseFile, kind: ViewKind | None, stack: ExitStack, most: int = MOST_SIZE) -> Opened:
+    """Open a base for as long as the stack; a view has at most `most` bytes. Raises what reading it raises."""
     file = Content(given.block)
     stack.callback(file.close)
     if kind is None:
         return Opened(file, file)
-    seen = Content(stack.enter_context(viewed(given.block, kind)))
+    seen = Content(stack.enter_context(viewed(given.block, kind, most=most)))
     stack.callback(seen.close)
     return Opened(file, seen)
 
@@ -97,8 +97,10 @@ def _check(file: BaseFile, wanted: Base, recipe: str) -> None:
 
 
 def _seen(file: BaseFile, wanted: Base, recipe: str, stack: ExitStack) -> Content:
-    seen = open_base(file, wanted.view.kind if wanted.view else None, stack).seen
-    if wanted.view and seen.size != wanted.view.size:
+    if wanted.view is None:
+        return open_base(file, None, stack).seen
+    seen = open_base(file, wanted.view.kind, stack, wanted.view.size).seen
+    if seen.size != wanted.view.size:
         raise WrongBase(
             f"is seen as {seen.size:,} bytes of its {wanted.view.kind}, and {recipe} copies from {wanted.view.size:,}",
             where=file.block.name,

@@ -16,7 +16,7 @@ from harness.images.block import Block
 from harness.images.filesystems.inodes import Inode, Remembering, decode_name
 from harness.images.filesystems.listings import Listings
 from harness.images.filesystems.packed import unpack
-from harness.images.filesystems.squashfs_inode import NONE, RawInode, parse_inode
+from harness.images.filesystems.squashfs_inode import NONE, RawInode, TableInode, parse_inode, read_table
 from harness.images.filesystems.squashfs_metadata import Metadata, Table
 from harness.images.lru import Recent
 
@@ -31,6 +31,7 @@ FRAGMENT, ATTRIBUTES = struct.Struct("<QII"), struct.Struct("<QII")
 ATTRIBUTE_SPACES = {0: "user.", 1: "trusted.", 2: "security."}
 ELSEWHERE = 0x100  # an attribute whose value is a reference
 MOST_ATTRIBUTE_BYTES = 65536  # Linux's limit for one value, and for the list of names
+LISTED_AT_ONCE = 65536  # bytes of a directory
 SIZES_AT_ONCE = 1024  # block sizes read in one bite
 REMEMBERED = 4096  # inodes
 UNPACKED = 8  # blocks of at most 1 MiB
@@ -54,12 +55,12 @@ class Squashfs:
         self._block = block
         raw = Remembering(block)
         fields = SUPERBLOCK.unpack(raw.read(0, SUPERBLOCK.size))
-        magic, _inodes, _made, self._block_size, fragments, codec, log, _flags, ids, major, minor = fields[:11]
+        magic, self.count, _made, self.block_size, fragments, codec, log, _flags, ids, major, minor = fields[:11]
         self.root, _used, id_table, attribute_table, inodes, directories, fragment_table, _lookup = fields[11:]
         if magic != b"hsqs" or (major, minor) != (4, 0):
             raise UnsupportedImage(f"no squashfs 4.0 superblock (version {major}.{minor})", where=block.name)
-        if self._block_size not in {2**shift for shift in range(12, 21)} or self._block_size != 1 << (log & 31):
-            raise DamagedImage(f"its superblock has impossible blocks of {self._block_size:,} bytes", where=block.name)
+        if self.block_size not in {2**shift for shift in range(12, 21)} or self.block_size != 1 << (log & 31):
+            raise DamagedImage(f"its superblock has impossible blocks of {self.block_size:,} bytes", where=block.name)
         self._codec = CODECS.get(codec, f"unknown ({codec})")
         metadata = self._metadata = Metadata(raw, self._codec)
         self._inode_table, self._directory_table = inodes, directories
@@ -67,7 +68,7 @@ class Squashfs:
         self._fragments = Table(metadata, fragment_table, fragments, FRAGMENT.size)
         self._attributes, self._attribute_values = self._attribute_tables(raw, attribute_table)
         self._raw: Recent[int, RawInode] = Recent(REMEMBERED, self._parse)
-        self._unpacked: Recent[tuple[int, int], bytes] = Recent(UNPACKED, self._unpack)
+        self._unpacked: Recent[tuple[int, int], bytes] = Recent(UNPACKED, self.unpack)
         self._listings = Listings(self._read_directory, block.name)
 
     def _attribute_tables(self, raw: Remembering, at: int) -> tuple[Table, int]:
@@ -80,12 +81,27 @@ class Squashfs:
     def name(self) -> str:
         return self._block.name
 
+    def table(self) -> Iterator[TableInode]:
+        """The inodes as the inode table has them, each once. Raises DamagedImage where that is broken."""
+        return read_table(self._metadata.cursor(self._inode_table, 0), self.count, self.block_size)
+
+    def listing(self, start: int, offset: int, length: int) -> Iterator[bytes]:
+        """What a directory's inode leads to, as it is stored, in pieces. Raises DamagedImage where it ends early."""
+        cursor = self._metadata.cursor(self._directory_table + start, offset)
+        for done in range(0, length, LISTED_AT_ONCE):
+            yield cursor.read(min(LISTED_AT_ONCE, length - done))
+
+    def fragment(self, index: int) -> tuple[int, int]:
+        """Where a fragment lies, and its stored length with its flag. Raises DamagedImage where there is none."""
+        start, packed, _unused = FRAGMENT.unpack(self._fragments[index])
+        return start, packed
+
     def inode(self, number: int) -> Inode:
         return self._raw[number].public
 
     def _parse(self, number: int) -> RawInode:
         cursor = self._metadata.cursor(self._inode_table + (number >> 16), number & 0xFFFF)
-        return parse_inode(number, cursor, self._owner, self._block_size)
+        return parse_inode(number, cursor, self._owner, self.block_size)
 
     def _owner(self, index: int) -> int:
         return int.from_bytes(self._ids[index], "little")
@@ -138,13 +154,12 @@ class Squashfs:
         for step in range(0, content.blocks, SIZES_AT_ONCE):
             bite = min(SIZES_AT_ONCE, content.blocks - step)
             for packed in struct.unpack(f"<{bite}I", cursor.read(4 * bite)):
-                length = min(self._block_size, left)
+                length = min(self.block_size, left)
                 yield _Piece(length, self._data(at, packed, length, where))
                 at += packed & STORED - 1
                 left -= length
         if content.fragment != NONE:
-            start, packed, _unused = FRAGMENT.unpack(self._fragments[content.fragment])
-            whole = self._unpacked[start, packed]
+            whole = self._unpacked[self.fragment(content.fragment)]
             if content.offset + left > len(whole):
                 raise DamagedImage("its end lies outside its fragment", where=where)
             yield _Piece(left, whole[content.offset : content.offset + left])
@@ -152,18 +167,19 @@ class Squashfs:
     def _data(self, at: int, packed: int, length: int, where: str) -> bytes | None:
         if not packed:
             return None
-        found = self._unpack((at, packed))
+        found = self.unpack((at, packed))
         if len(found) != length:
             raise DamagedImage(f"a block holds {len(found):,} bytes instead of {length:,}", where=where)
         return found
 
-    def _unpack(self, place: tuple[int, int]) -> bytes:
+    def unpack(self, place: tuple[int, int]) -> bytes:
+        """A block or fragment by where it lies and its stored length with its flag; threads may call this at once."""
         at, packed = place
         length = packed & STORED - 1
-        if length > self._block_size:
+        if length > self.block_size:
             raise DamagedImage(f"a packed block claims {length:,} bytes", where=self.name)
         raw = self._block.read(at, length)
-        return raw if packed & STORED else unpack(self._codec, raw, self._block_size, self.name)
+        return raw if packed & STORED else unpack(self._codec, raw, self.block_size, self.name)
 
     def xattrs(self, number: int) -> Mapping[str, bytes]:
         inode, where = self._raw[number], self._where(number)
