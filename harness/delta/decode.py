@@ -15,23 +15,23 @@ from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
-from backports.zstd import ZstdDict
-
 from harness.delta.bases import GivenBase, checked
-from harness.delta.coding import dictionary_of
+from harness.delta.coding import Dictionary
 from harness.delta.errors import DamagedRecipe
 from harness.delta.ops import BASE, LITERAL, SELF, ZERO
-from harness.delta.recipe import Identity, Recipe
+from harness.delta.recipe import Identity, Recipe, Section
+from harness.delta.reflink import share, shareable
 from harness.delta.residue import BLOCK, Residue
 from harness.delta.sparse import STEP, ZEROES, Content
-from harness.errors import BadInput
-from harness.images.block import Block
+from harness.errors import BadInput, DamagedImage
 from harness.images.formats.raw import FileBlock
 from harness.store import replacing
 
 BUFFER = 2**18  # bytes: fits the second-level cache, so that hashing finds what reading brought
 ZERO_BUFFER = bytes(BUFFER)
-Rebuild = Callable[[bytes, Block], Iterator[bytes]]  # plan, content -> the container, in pieces
+Told = Callable[[int], None]
+ShareRange = Callable[[Content, int, int], bool]  # of a base: offset, length -> whether the output has it now
+Rebuild = Callable[[bytes, FileBlock], Iterator[bytes]]  # plan, content -> the container, in pieces
 
 
 class Output(Protocol):
@@ -50,6 +50,12 @@ class _File:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._position = 0
+        self.shares = True  # until it turns out that this file system does not
+
+    def shared(self, source: Content, offset: int, length: int) -> bool:
+        self.shares = self.shares and share(source.descriptor, offset, self._descriptor, self._position, length)
+        self._position += length if self.shares else 0
+        return self.shares
 
     def data(self, view: memoryview) -> None:
         while view:
@@ -68,15 +74,21 @@ class _File:
             view, offset = view[done:], offset + done
 
 
-def decode(recipe: Recipe, bases: Sequence[GivenBase], target: Path) -> Identity:
+def untold(_more: int) -> None:
+    """For callers who do not want to know how far it is."""
+
+
+def decode(recipe: Recipe, bases: Sequence[GivenBase], target: Path, *, progress: Told = untold) -> Identity:
     """Write the recipe's target, replacing the file of that name; what a failure leaves is the old file.
 
     `bases` are those of the header, in its order; each is hashed before anything is written unless its identity is
     known (bases.py). Of a recipe with a plan this is the container's content; `decode_container` makes the container.
-    Raises WrongBase, DamagedRecipe, BadInput.
+    `progress` is told how many more bytes are done. Raises WrongBase, DamagedRecipe, BadInput.
     """
+    _check_place(target)
     with checked(recipe, bases) as contents, _written(target) as file:
-        made = _make(recipe, contents, _File(file.fileno()))
+        output = _File(file.fileno())
+        made = _make(recipe, contents, output, progress, output.shared)
         file.truncate(made.size)
     return made
 
@@ -87,36 +99,45 @@ def decode_into(recipe: Recipe, bases: Sequence[GivenBase], output: Output) -> I
     Raises what `decode` raises, and what the output raises.
     """
     with checked(recipe, bases) as contents:
-        return _make(recipe, contents, output)
+        return _make(recipe, contents, output, untold)
 
 
-def _make(recipe: Recipe, bases: Sequence[Content], output: Output) -> Identity:
-    made = _Maker(recipe, bases, output).make()
+def _make(
+    recipe: Recipe, bases: Sequence[Content], output: Output, progress: Told, share_range: ShareRange | None = None
+) -> Identity:
+    made = _Maker(recipe, bases, output, progress, share_range).make()
     _check_made(recipe, made)
     return made
 
 
 def decode_container(
-    recipe: Recipe, bases: Sequence[GivenBase], target: Path, rebuild: Rebuild
+    recipe: Recipe, bases: Sequence[GivenBase], target: Path, rebuild: Rebuild, *, progress: Told = untold
 ) -> Identity:
     """Write the container of a recipe with a plan; its content lies in a temporary file beside it meanwhile.
 
-    Raises what `decode` raises, and what `rebuild` raises for a plan it cannot follow.
+    Raises what `decode` raises, DamagedRecipe for a plan that cannot be followed too, and what else `rebuild` raises.
     """
     plan, wanted = recipe.header.plan, recipe.header.wrapped
     if plan is None or wanted is None:
-        return decode(recipe, bases, target)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        content = Path(folder) / "content"
-        decode(recipe, bases, content)
+        return decode(recipe, bases, target, progress=progress)
+    _check_place(target)
+    with _folder_beside(target) as folder:
+        content = folder / "content"
+        decode(recipe, bases, content, progress=progress)
         digest, size = hashlib.sha256(), 0
         with FileBlock(content) as block, _written(target) as file:
-            for piece in rebuild(b"".join(recipe.content(plan)), block):
+            output = _File(file.fileno())
+            for piece in _rebuilt(recipe, plan, block, rebuild):
                 size += len(piece)
                 if size > wanted.size:
                     break
                 digest.update(piece)
-                _write_all(file, piece)
+                if piece.count(0) == len(piece):
+                    output.zeroes(len(piece))
+                else:
+                    output.data(memoryview(piece))
+                progress(len(piece))
+            file.truncate(size)
             made = Identity(size, digest.hexdigest())
             if made != wanted:
                 raise DamagedRecipe(
@@ -125,19 +146,41 @@ def decode_container(
     return made
 
 
+def _rebuilt(recipe: Recipe, plan: Section, content: FileBlock, rebuild: Rebuild) -> Iterator[bytes]:
+    try:
+        yield from rebuild(b"".join(recipe.content(plan)), content)
+    except DamagedImage as cause:
+        raise DamagedRecipe(f"cannot rebuild its container: {cause.what}", where=recipe.name) from cause
+
+
+def _check_place(target: Path) -> None:
+    """A device or a pipe must not be replaced by a file, nor can a folder be: say so before the work."""
+    try:
+        is_other = target.exists() and not target.is_file()
+    except OSError as cause:
+        raise BadInput(f"cannot be written: {cause.strerror or cause}", where=str(target)) from cause
+    if is_other:
+        raise BadInput("is no file that could be replaced", where=str(target), next_step="name a file")
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as cause:
+        raise BadInput(f"cannot be written: {cause.strerror or cause}", where=str(target)) from cause
+    with folder as name:
+        yield Path(name)
+
+
 @contextmanager
 def _written(target: Path) -> Iterator[FileIO]:
     try:
         with replacing(target) as aside, aside.open("r+b", buffering=0) as file:
             yield file
     except OSError as cause:
-        raise BadInput(f"cannot be written: {cause.strerror}", where=str(target)) from cause
-
-
-def _write_all(file: FileIO, piece: bytes) -> None:
-    view = memoryview(piece)
-    while view:
-        view = view[file.write(view) :]
+        raise BadInput(f"cannot be written: {cause.strerror or cause}", where=str(target)) from cause
 
 
 def _check_made(recipe: Recipe, made: Identity) -> None:
@@ -152,8 +195,16 @@ def _check_made(recipe: Recipe, made: Identity) -> None:
 class _Maker:
     """Puts out the target, operation by operation, and hashes it."""
 
-    def __init__(self, recipe: Recipe, bases: Sequence[Content], output: Output) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        bases: Sequence[Content],
+        output: Output,
+        progress: Told,
+        share_range: ShareRange | None,
+    ) -> None:
         self._recipe, self._bases, self._output = recipe, bases, output
+        self._progress, self._share = progress, share_range
         self._digest = hashlib.sha256()
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
@@ -176,8 +227,26 @@ class _Maker:
                     if is_hole:
                         self._put_zeroes(length)
                     else:
-                        self._copy(offset, length, base.read_into)
+                        self._take(base, offset, length)
         return Identity(self._size, self._digest.hexdigest())
+
+    def _take(self, base: Content, offset: int, length: int) -> None:
+        """Copy from a base, sharing its blocks where that is possible."""
+        before, inside = shareable(offset, self._size, length) if base.descriptor >= 0 and self._share else (0, 0)
+        self._copy(offset, before, base.read_into)
+        if inside and self._share and self._share(base, offset + before, inside):
+            self._pass(inside)
+            before += inside
+        self._copy(offset + before, length - before, base.read_into)
+
+    def _pass(self, length: int) -> None:
+        """Hash what the output has already: as it is there, for the base may have changed since or meanwhile."""
+        for done in range(0, length, BUFFER):
+            view = self._view[: min(BUFFER, length - done)]
+            self._output.again(view, self._size)
+            self._digest.update(view)
+            self._size += len(view)
+            self._progress(len(view))
 
     def _copy(self, offset: int, length: int, read_into: Callable[[memoryview, int], None]) -> None:
         for start in range(offset, offset + length, BUFFER):
@@ -192,12 +261,14 @@ class _Maker:
         self._digest.update(view)
         self._output.data(view)
         self._size += len(view)
+        self._progress(len(view))
 
     def _put_zeroes(self, length: int) -> None:
         for done in range(0, length, STEP):
             self._digest.update(memoryview(ZEROES)[: length - done])
         self._output.zeroes(length)
         self._size += length
+        self._progress(length)
 
     def _put_literals(self, length: int) -> None:
         while length:
@@ -212,19 +283,16 @@ class _Maker:
 def _literals(recipe: Recipe, bases: Sequence[Content]) -> Iterator[bytes]:
     """All literals in order, in pieces that are not empty; recipe.ops() has checked that they suffice."""
     residue: Residue | None = None
-    place: tuple[int, int] | None = None
-    dictionary: ZstdDict | None = None
     for section in recipe.header.literals:
-        if section.dictionary != place:
-            dictionary, place = None, section.dictionary  # two at a time would take twice the memory
-            if place:
-                residue = residue or Residue(bases, recipe.ops())
-                dictionary = dictionary_of(_residue_at(residue, place, recipe.name))
+        dictionary: Dictionary | None = None
+        if section.dictionary:
+            residue = residue or Residue(bases, recipe.ops())
+            dictionary = _dictionary(residue, section.dictionary, recipe.name)
         yield from recipe.content(section, dictionary)
 
 
-def _residue_at(residue: Residue, place: tuple[int, int], recipe: str) -> bytearray:
-    offset, length = place
-    if offset % BLOCK or length % BLOCK or offset + length > residue.size:
-        raise DamagedRecipe(f"takes {length:,} bytes at {offset:,} of {residue.size:,} for a dictionary", where=recipe)
-    return residue.read(offset, length)
+def _dictionary(residue: Residue, place: tuple[int, int], recipe: str) -> Dictionary:
+    start, length = place
+    if start % BLOCK or length % BLOCK or start + length > residue.size:
+        raise DamagedRecipe(f"takes {length:,} bytes at {start:,} of {residue.size:,} for a dictionary", where=recipe)
+    return Dictionary(length, lambda offset, size: bytes(residue.read(start + offset, size)))

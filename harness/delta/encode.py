@@ -17,10 +17,10 @@ from pathlib import Path
 from backports import zstd
 
 from harness.delta.bases import BaseFile, GivenBase, base_file, describe, open_base
-from harness.delta.coding import GROUP, MOST_DICTIONARY, Effort, dictionary_of, encode
+from harness.delta.coding import GROUP, MOST_DICTIONARY, Effort, encode
 from harness.delta.identity import identify
 from harness.delta.match import Script, script_of
-from harness.delta.ops import LITERAL, MOST_BASES, Packer, chunked
+from harness.delta.ops import LITERAL, MOST_BASES, MOST_OPS, Packer, chunked
 from harness.delta.recipe import MOST_PLAN, MOST_SIZE, Header, Identity, Section, check_of, packed
 from harness.delta.residue import BLOCK, Residue
 from harness.delta.sparse import STEP, Content
@@ -86,6 +86,7 @@ def encode_file(
             named = pool.map(describe, files, opened)
             seen = [each.seen for each in opened]
             script = script_of(content, seen)
+            _check_script(script, target.name)
             described = list(named)
         with stage(progress, "compress"):
             ops = _coded_ops(script)
@@ -113,13 +114,22 @@ def _check(target: Block, bases: Sequence[BaseFile], container: Container | None
             raise BadInput(f"is {block.size:,} bytes long, and at most {MOST_SIZE:,} can be made", where=block.name)
 
 
+def _check_script(script: Script, target: str) -> None:
+    if len(script.kinds) > MOST_OPS:
+        raise BadInput(
+            f"takes {len(script.kinds):,} operations, and a recipe has at most {MOST_OPS:,}",
+            where=target,
+            next_step="choose a base that it is more like",
+        )
+
+
 def _codecs(coded: Iterable[Coded]) -> dict[str, str]:
     versions = {"zstd": zstd.zstd_version}
     return {name: versions[name] for name in sorted({section.codec for section, _ in coded}) if name in versions}
 
 
 def _section(content: bytes, dictionary: bytearray | None = None, where: int = 0, effort: Effort = "best") -> Coded:
-    codec, needs_dictionary, stored = encode(content, dictionary_of(dictionary) if dictionary else None, effort)
+    codec, needs_dictionary, stored = encode(content, dictionary, effort)
     place = (where, len(dictionary)) if dictionary and needs_dictionary else None
     return Section(codec, len(stored), len(content), check_of(stored).hex(), place), stored
 

@@ -11,3 +11,12 @@ class DamagedRecipe(HarnessError):
 
 class WrongBase(BadInput):
     """A file handed over as a base is not the one that the recipe was made for; tells both SHA-256."""
+
+
+def one_line(cause: Exception) -> str:
+    r"""What a parser says, which may quote what a stranger wrote: short, and nothing that moves a terminal's cursor.
+
+    >>> one_line(ValueError("Invalid value 'a\nb'"))
+    "Invalid value 'a?b'"
+    """
+    return "".join(each if each.isprintable() else "?" for each in str(cause)[:200])

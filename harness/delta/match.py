@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 
-from harness.delta.index import BLOCK, ZERO_BLOCK, Digest, Index
+from harness.delta.index import BLOCK, ZERO_BLOCK, Digest, Index, Place
 from harness.delta.ops import BASE, LITERAL, SELF, ZERO, Op
 from harness.delta.sparse import STEP, ZEROES, Content, common_prefix, common_suffix
 from harness.images.ranges import Range
@@ -109,20 +109,25 @@ def _equal_blocks(piece: bytes, others: dict[int, bytes], preferred: int) -> Ite
     size = len(piece)
     if piece == ZEROES[:size]:
         return
-    for at in range(0, size, BLOCK):
-        block = piece[at : at + BLOCK]
+    order = sorted(others, key=lambda each: each != preferred)
+    same = {each: _same_blocks(piece, others[each]) for each in order}
+    for at, index in zip(range(0, size, BLOCK), range(size), strict=False):
         found = -1
-        if number >= 0 and others[number][at : at + BLOCK] == block:
+        if number >= 0 and same[number][index]:
             found = number
-        elif len(block) == BLOCK or at == 0:
-            order = sorted(others, key=lambda each: each != preferred)
-            found = next((each for each in order if others[each][at : at + BLOCK] == block), -1)
+        elif size - at >= BLOCK or at == 0:
+            found = next((each for each in order if same[each][index]), -1)
         if found != number:
             if number >= 0:
                 yield start, at, number
             start, number = at, found
     if number >= 0:
         yield start, size, number
+
+
+def _same_blocks(piece: bytes, other: bytes) -> list[bool]:
+    """Which blocks of a piece, the short last one included, are those of another."""
+    return [piece[at : at + BLOCK] == other[at : at + BLOCK] for at in range(0, len(piece), BLOCK)]
 
 
 class _Finder:
@@ -132,10 +137,9 @@ class _Finder:
         self, target: Content, bases: Sequence[Content], script: Script, *, indexed: bool, digest: Digest
     ) -> None:
         self._target, self._bases, self._script = target, bases, script
-        self._index = Index(bases, digest=digest)
-        self._own = Index([target], digest=digest)
+        self._index = Index([*bases, target], digest=digest)
         if indexed:
-            self._index.add_all()
+            self._index.add_all(len(bases))
         self._last: tuple[int, int] | None = None  # kind and shift (source - position) of the last copy
         self._window = Range(0, 0)
         self._bytes = b""
@@ -155,7 +159,7 @@ class _Finder:
                 continue
             found = self._find(block, position, near=position - done <= NEAR)
             if found is None:
-                position = position // PROBE * PROBE + PROBE
+                position = self._next(position // PROBE * PROBE + PROBE, done, gap.end)
                 continue
             kind, source = found
             run = self._extended(kind, source - position, position, Range(done, gap.end))
@@ -182,21 +186,33 @@ class _Finder:
         at = position - self._window.start
         return self._bytes[at : at + min(BLOCK, end - position)]
 
+    def _next(self, position: int, done: int, end: int) -> int:
+        """Where to look next: on block bounds, near the last run, and where the index may know the block."""
+        if position - done <= NEAR or position % BLOCK == 0:
+            return position
+        start, stop = self._window
+        bound = min(-(-position // BLOCK) * BLOCK, stop - BLOCK, end)
+        if not start <= position < bound:
+            return position
+        return start + self._index.next_known(self._bytes, position - start, PROBE, bound - start)
+
     def _find(self, block: bytes, position: int, *, near: bool) -> tuple[int, int] | None:
         """Kind and source of a copy of the block: behind the last run, else by the index."""
-        if self._last and (near or position % BLOCK == 0):
+        if self._last and near:
             kind, shift = self._last
             content = self._target if kind == SELF else self._bases[kind - BASE]
             source = position + shift
             limit = position if kind == SELF else content.size
             if 0 <= source <= limit - BLOCK and content.read(source, BLOCK) == block:
                 return kind, source
-        if place := self._index.find(block):
-            return BASE + place.content, place.offset
-        if (own := self._own.find(block)) and own.offset <= position - BLOCK:
-            return SELF, own.offset
-        if position % BLOCK == 0:
-            self._own.add(block, position)
+        key = self._index.key(block)
+        if place := self._index.find(key, block):
+            if place.content < len(self._bases):
+                return BASE + place.content, place.offset
+            if place.offset <= position - BLOCK:
+                return SELF, place.offset
+        elif position % BLOCK == 0:
+            self._index.add(key, block, Place(len(self._bases), position))
         return None
 
     def _extended(self, kind: int, shift: int, position: int, gap: Range) -> Range:

@@ -16,6 +16,7 @@ from harness.delta.errors import DamagedRecipe
 ZERO, LITERAL, SELF, BASE = 0, 1, 2, 3  # kinds; BASE + i copies from base i
 MOST_BASES = 128
 CHUNK = 2**15  # rows
+MOST_OPS = 2**24  # of a recipe: a stranger's kilobytes could unpack to hours of them
 ROW_SIZE = 1 + 8 + 8  # bytes: kind, length, turn
 WORD = 8  # bytes
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-from backports.zstd import ZstdDict
 
-from harness.delta.coding import GROUP, MOST_DICTIONARY, Codec, decoded
-from harness.delta.errors import DamagedRecipe
-from harness.delta.ops import CHUNK, MOST_BASES, ROW_SIZE, Op, Unpacker
+from harness.delta.coding import GROUP, MOST_DICTIONARY, Codec, Dictionary, decoded
+from harness.delta.errors import DamagedRecipe, one_line
+from harness.delta.ops import CHUNK, MOST_BASES, MOST_OPS, ROW_SIZE, Op, Unpacker
 from harness.errors import DamagedImage
 from harness.images.block import Block
 from harness.images.formats.raw import FileBlock
@@ -35,8 +34,9 @@ SMALLEST_GROUP = 2**20  # of literals, but for the last one: each may ask for a 
 STEP = 2**20
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=MOST_SIZE)]
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Check = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]  # `$` would let a line end follow
+Check = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Plain = Annotated[str, msgspec.Meta(max_length=80, pattern=r"^[ -~]*\Z")]  # is shown: one line of plain text
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,7 +90,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     bases: Annotated[list[Base], msgspec.Meta(max_length=MOST_BASES)]
     ops: list[Section]
     literals: list[Section]
-    codecs: dict[str, str] = {}  # library and version that wrote it, to be told; any version reads it
+    codecs: dict[Plain, Plain] = {}  # library and version that wrote it, to be told; any version reads it
     plan: Section | None = None
     wrapped: Identity | None = None
 
@@ -147,7 +147,7 @@ class Recipe:
         except DamagedRecipe as cause:
             raise _damaged(self.name, cause.what) from cause
 
-    def content(self, section: Section, dictionary: ZstdDict | None = None) -> Iterator[bytes]:
+    def content(self, section: Section, dictionary: Dictionary | None = None) -> Iterator[bytes]:
         """A section unpacked, in pieces. Raises DamagedRecipe."""
         start = self._offsets[id(section)]
         try:
@@ -158,13 +158,16 @@ class Recipe:
                 section.raw,
                 dictionary,
             )
-        except DamagedRecipe as cause:
+        except (DamagedRecipe, DamagedImage) as cause:  # an image: the recipe became shorter while it was read
             raise _damaged(self.name, cause.what) from cause
 
     def _check(self, section: Section, start: int) -> None:
         digest = hashlib.blake2b(digest_size=CHECK_SIZE)
-        for offset in range(0, section.stored, STEP):
-            digest.update(self._block.read(start + offset, min(STEP, section.stored - offset)))
+        try:
+            for offset in range(0, section.stored, STEP):
+                digest.update(self._block.read(start + offset, min(STEP, section.stored - offset)))
+        except DamagedImage as cause:
+            raise _damaged(self.name, cause.what) from cause
         if digest.hexdigest() != section.check:
             raise _damaged(
                 self.name, f"its section of {section.stored:,} bytes at {start:,} does not match its checksum"
@@ -197,7 +200,7 @@ def _read_header(block: Block) -> Header:
     try:
         header = msgspec.json.decode(text, type=Header)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as cause:
-        raise _damaged(where, f"its header is not of this format: {cause}") from cause
+        raise _damaged(where, f"its header is not of this format: {one_line(cause)}") from cause
     _check_sizes(block, header, PREFIX_SIZE + length)
     return header
 
@@ -212,6 +215,8 @@ def _check_sizes(block: Block, header: Header, start: int) -> None:
         raise _damaged(block.name, f"a section of literals, not the last, claims less than {SMALLEST_GROUP:,} bytes")
     if any(not 0 < section.raw <= CHUNK * ROW_SIZE or section.raw % ROW_SIZE for section in header.ops):
         raise _damaged(block.name, "a section of operations is not of whole ones")
+    if sum(section.raw for section in header.ops) > MOST_OPS * ROW_SIZE:
+        raise _damaged(block.name, f"claims more than {MOST_OPS:,} operations")
     if (header.plan is None) != (header.wrapped is None):
         raise _damaged(block.name, "names a container without its plan, or a plan without a container")
     if any(each.dictionary for each in [*header.ops, *([header.plan] if header.plan else [])]):

@@ -7,6 +7,7 @@ operations and the content alone: encoder and decoder find the same, whatever ho
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.delta.ops import BASE, Op
@@ -70,12 +71,29 @@ class Residue:
         """A part of the residue, on block bounds; a base's short last block is filled up with zeroes."""
         numbers = self._blocks[offset // BLOCK : (offset + length) // BLOCK]
         result = bytearray(len(numbers) * BLOCK)
-        view, index, at = memoryview(result), 0, 0
-        for number in numbers:
-            while index + 1 < len(self._first) and number >= self._first[index + 1]:
-                index += 1
-            base, position = self._bases[index], (number - self._first[index]) * BLOCK
-            size = min(BLOCK, base.size - position)
-            base.read_into(view[at : at + size], position)
-            at += BLOCK
+        view = memoryview(result)
+        for at, number, count in _runs(numbers):
+            index = bisect_right(self._first, number) - 1
+            for base_index, first, upto in self._by_base(index, number, number + count):
+                base, position = self._bases[base_index], (first - self._first[base_index]) * BLOCK
+                size = min((upto - first) * BLOCK, base.size - position)
+                start = (at + first - number) * BLOCK
+                base.read_into(view[start : start + size], position)
         return result
+
+    def _by_base(self, index: int, number: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """A run of blocks cut where one base ends and the next begins."""
+        while number < end:
+            upto = self._first[index + 1] if index + 1 < len(self._first) else end
+            if number < upto:
+                yield index, number, min(end, upto)
+            number, index = max(number, upto), index + 1
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Numbers that follow each other: where in the sequence, the first, how many."""
+    start = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
+            yield start, numbers[start], at - start
+            start = at

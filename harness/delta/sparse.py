@@ -30,20 +30,20 @@ class Piece(NamedTuple):
 
 
 class Content:
-    """The bytes of a block; closes nothing but what it opened itself."""
+    """The bytes of a block; closes nothing but what it opened itself. `descriptor` is -1 where it is no plain file."""
 
     def __init__(self, block: Block) -> None:
         self.name = block.name
         self.size = block.size
         self._block = block
-        self._descriptor = -1
+        self.descriptor = -1
         self._ends: list[int] = []  # where each run of data or of holes ends, in order
         self._holes: list[bool] = []
         for offset, length, kind in extents_of(block):
             self._note(offset + length, kind != "data")
         if isinstance(block, FileBlock):
             with suppress(OSError):  # removed since it was opened: then through the block
-                self._descriptor = os.open(block.path, os.O_RDONLY | os.O_CLOEXEC)
+                self.descriptor = os.open(block.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _note(self, end: int, is_hole: bool) -> None:  # noqa: FBT001 - two facts of one run
         if self._holes and self._holes[-1] == is_hole:
@@ -70,22 +70,22 @@ class Content:
         """At most STEP bytes; the very object ZEROES where all of it is a hole, so that comparing it is free."""
         if self.is_hole(offset, length):
             return ZEROES[:length]
-        if self._descriptor < 0:
+        if self.descriptor < 0:
             return self._block.read(offset, length)
         with suppress(OSError):  # the block says in words what is wrong
-            found = os.pread(self._descriptor, length, offset)
+            found = os.pread(self.descriptor, length, offset)
             if len(found) == length:
                 return found
         return self._block.read(offset, length)
 
     def read_into(self, view: memoryview, offset: int) -> None:
         """Fill a buffer. Raises DamagedImage where the block ends before that, BadInput where it cannot be read."""
-        if self._descriptor < 0:
+        if self.descriptor < 0:
             view[:] = self._block.read(offset, len(view))
             return
         while view:
             try:
-                done = os.preadv(self._descriptor, [view], offset)
+                done = os.preadv(self.descriptor, [view], offset)
             except OSError as cause:
                 raise BadInput(f"cannot be read at {offset:,}: {cause.strerror}", where=self.name) from cause
             if not done:
@@ -93,10 +93,10 @@ class Content:
             view, offset = view[done:], offset + done
 
     def close(self) -> None:
-        if self._descriptor >= 0:
+        if self.descriptor >= 0:
             with suppress(OSError):
-                os.close(self._descriptor)
-        self._descriptor = -1
+                os.close(self.descriptor)
+        self.descriptor = -1
 
 
 def common_prefix(left: bytes, right: bytes) -> int:

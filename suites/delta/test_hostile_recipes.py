@@ -11,49 +11,32 @@ import sys
 
 import pytest
 from backports import zstd
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.delta.coding import CODECS, encode
 from harness.delta.decode import decode, decode_into
-from harness.delta.encode import encode_file
+from harness.delta.encode import Container, encode_file
 from harness.delta.errors import DamagedRecipe, WrongBase
-from harness.delta.ops import BASE, LITERAL, ROW_SIZE, SELF, ZERO, Op, Packer
-from harness.delta.recipe import MAGIC, PREFIX, PREFIX_SIZE, Recipe, check_of, open_recipe
+from harness.delta.ops import BASE, CHUNK, LITERAL, ROW_SIZE, SELF, ZERO, Op, Packer
+from harness.delta.recipe import MAGIC, PREFIX, PREFIX_SIZE, Identity, Recipe, check_of, open_recipe
 from harness.errors import BadInput
 from harness.images.block import Memory
+from suites.delta.made_recipes import Counted, Untouched
 
 NOISE = random.Random(3)
 ORIGINAL = NOISE.randbytes(60_000)
 TARGET = ORIGINAL[:20_000] + b"a line of text\n" * 400 + ORIGINAL[20_000:50_000] + bytes(9000) + ORIGINAL[:4096]
 BASE_BLOCK = Memory(ORIGINAL, "base")
 GOOD = b"".join(encode_file(Memory(TARGET, "target"), [BASE_BLOCK]).bytes())
+TINY = b"".join(
+    encode_file(
+        Memory(ORIGINAL[50:3000] + b"a line of text\n" * 9 + bytes(4096), "target"),
+        [Memory(ORIGINAL[:9000], "base")],
+        container=Container(b"plan", Identity(1, "0" * 64)),
+    ).bytes()
+)  # with a section of each kind
 HUGE = 2**60
-
-
-class Untouched:
-    """An output that must stay empty."""
-
-    def data(self, _view):
-        pytest.fail("something was put out")
-
-    def zeroes(self, _length):
-        pytest.fail("something was put out")
-
-    again = data
-
-
-class Counted:
-    """An output that keeps nothing."""
-
-    def data(self, view):
-        pass
-
-    def zeroes(self, length):
-        pass
-
-    def again(self, view, offset):
-        pass
 
 
 def opened(data: bytes) -> Recipe:
@@ -100,18 +83,29 @@ def test_the_recipe_itself_is_good():
     assert (made.size, made.sha256) == (len(TARGET), hashlib.sha256(TARGET).hexdigest())
 
 
-@given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
-def test_a_changed_byte_is_found_before_output(where, flip):
+def test_each_bit_that_flips_is_found_before_output():
+    assert {len(each) > 0 for each in (opened(TINY).header.ops, opened(TINY).header.literals)} == {True}
+    for bit in range(8 * len(TINY)):
+        bad = bytearray(TINY)
+        bad[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DamagedRecipe, match="recipe: "):
+            opened(bytes(bad))
+
+
+def test_each_truncation_is_found_before_output():
+    for length in range(len(TINY)):
+        with pytest.raises(DamagedRecipe, match="recipe: "):
+            opened(TINY[:length])
+
+
+@given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4))
+def test_changed_bytes_are_found_before_output(changes):
     bad = bytearray(GOOD)
-    bad[where] ^= flip
+    for where, found in changes:
+        bad[where : where + len(found)] = found
+    assume(bad != GOOD)
     with pytest.raises(DamagedRecipe, match="recipe: "):
         opened(bytes(bad))
-
-
-@given(st.integers(0, len(GOOD) - 1))
-def test_a_truncated_recipe_is_found_before_output(length):
-    with pytest.raises(DamagedRecipe):
-        opened(GOOD[:length])
 
 
 @given(st.binary(max_size=200))
@@ -149,6 +143,22 @@ def test_operations_that_do_not_make_the_declared_size_are_refused(ops):
         opened(forged(ops, size=100))
 
 
+def test_hours_of_operations_in_a_few_kilobytes_are_refused_at_once():
+    rows = Packer().pack([Op(ZERO, 1, 0)] * CHUNK)
+    stored = zstd.compress(rows)
+    header, _ = header_of(GOOD)
+    header |= {"ops": [section(len(rows), stored, "zstd")] * 513, "literals": []}
+    header["target"]["size"] = 513 * CHUNK
+    with pytest.raises(DamagedRecipe, match="claims more than 16,777,216 operations"):
+        opened(signed(header, stored * 513))
+
+
+def test_a_target_of_too_many_operations_is_not_encoded(monkeypatch):
+    monkeypatch.setattr("harness.delta.encode.MOST_OPS", 2)
+    with pytest.raises(BadInput, match="at most 2"):
+        encode_file(Memory(TARGET, "target"), [BASE_BLOCK])
+
+
 def test_literals_that_nobody_uses_are_refused():
     with pytest.raises(DamagedRecipe, match="literal bytes"):
         opened(forged([Op(ZERO, 5, 0)], literals=b"12345"))
@@ -158,8 +168,13 @@ FIELDS = {
     "target.size": HUGE,
     "bases.0.size": HUGE,
     "bases.0.sha256": "../../../etc/passwd",
-    "bases.0.samples": "xyz",
-    "target.sha256": "A" * 64,
+    "bases.0.path": "/etc/passwd",
+    "bases.0.view": {"kind": "shell", "size": 1, "sha256": "0" * 64},
+    "target.sha256": hashlib.sha256(TARGET).hexdigest() + "\n",
+    "ops.0": {"codec": "store", "stored": HUGE, "raw": HUGE, "check": "0" * 16},
+    "codecs": {"zstd": "\x1b[2J"},
+    "wrapped": {"size": 1, "sha256": "0" * 64},
+    "bases.0": {"size": 60_000, "sha256": "A" * 64},
     "ops.0.codec": "pickle",
     "ops.0.raw": HUGE,
     "ops.0.stored": HUGE,
@@ -168,7 +183,6 @@ FIELDS = {
     "literals.0.dictionary": [0, HUGE],
     "ops.0.dictionary": [0, 4096],
     "plan": {"codec": "store", "stored": 0, "raw": 0, "check": "0" * 16},
-    "wrapped": {"size": 1, "sha256": "0" * 64},
     "bases": {},
     "ops": None,
     "name": "../evil",
@@ -179,6 +193,30 @@ FIELDS = {
 def test_a_field_that_claims_the_impossible_is_refused(path):
     with pytest.raises(DamagedRecipe):
         opened(changed(path, FIELDS[path]))
+
+
+def test_what_a_stranger_wrote_is_told_in_one_line_that_does_nothing_to_a_terminal():
+    header, body = header_of(GOOD)
+    for name in ("../evil\n\x1b[2J\x9b", "x" * 2**20):
+        with pytest.raises(DamagedRecipe, match="unknown field") as refused:
+            opened(signed(header | {name: 1}, body))
+        assert str(refused.value).isprintable()
+        assert len(str(refused.value)) < 400
+
+
+def test_sizes_that_overflow_when_added_are_refused():
+    header, body = header_of(GOOD)
+    header["literals"] += [section(2**20, b"") | {"stored": 2**44}] * 2**17
+    with pytest.raises(DamagedRecipe, match="bytes long instead of"):
+        opened(signed(header, body))
+
+
+def test_a_base_named_twice_is_wanted_twice(tmp_path):
+    header, body = header_of(GOOD)
+    twice = signed(header | {"bases": header["bases"] * 2}, body)
+    with pytest.raises(WrongBase, match="needs 2 bases and got 1"):
+        decode_into(opened(twice), [BASE_BLOCK], Untouched())
+    assert decode_into(opened(twice), [BASE_BLOCK, BASE_BLOCK], Counted()).size == len(TARGET)
 
 
 def test_a_dictionary_for_each_byte_is_refused():
@@ -231,7 +269,7 @@ def test_a_section_that_unpacks_to_more_or_less_than_it_claims_is_refused(tmp_pa
     rows = Packer().pack([Op(LITERAL, raw, 0)])
     header["literals"] = [section(raw, stored, codec)]
     header["target"]["size"] = raw
-    with pytest.raises(DamagedRecipe, match=r"holds|claims"):
+    with pytest.raises(DamagedRecipe, match=r"holds|claims|too much memory"):
         decode(opened(signed(header, rows + stored)), [BASE_BLOCK], tmp_path / "made")
     assert not list(tmp_path.iterdir())
 
@@ -248,8 +286,10 @@ def test_a_section_of_noise_is_refused(codec, stored, tail):
         decode_into(opened(signed(header, rows + stored)), [BASE_BLOCK], Counted())
 
 
-def test_a_window_of_two_gigabytes_is_refused():
-    stored = b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3]) + b"\x01\x00\x00"
+@pytest.mark.parametrize("log", [31, 28, 11])
+def test_a_window_beyond_the_section_is_refused(log):
+    """RFC 8878, 3.1.1.1.2: a frame may ask for a window of any size, and for the memory with it."""
+    stored = b"\x28\xb5\x2f\xfd\x00" + bytes([(log - 10) << 3]) + b"\x01\x00\x00"
     header, body = header_of(forged([Op(LITERAL, 9, 0)], literals=bytes(9)))
     header["literals"] = [section(9, stored, "zstd")]
     with pytest.raises(DamagedRecipe, match="unpacked"):

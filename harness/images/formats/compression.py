@@ -144,7 +144,7 @@ def unpacked(
 ) -> Iterator[Unpacked]:
     """The uncompressed file for as long as the block lasts: from the store, or from a folder that is then removed."""
     if store is None:
-        with tempfile.TemporaryDirectory(prefix="image-harness-", dir=_scratch_parent()) as folder:
+        with tempfile.TemporaryDirectory(prefix="image-harness-", dir=scratch_parent()) as folder:
             yield unpack(path, Path(folder) / "image", kind, limit=limit)
         return
     with FileBlock(path) as packed:
@@ -170,7 +170,7 @@ def _remembered(entry: Path) -> Unpacked:
     return found
 
 
-def _scratch_parent() -> str | None:
+def scratch_parent() -> str | None:
     """Where images have room: $TMPDIR, else /var/tmp, because /tmp is often kept in memory."""
     return None if "TMPDIR" in os.environ or not Path("/var/tmp").is_dir() else "/var/tmp"  # noqa: S108 - mkdtemp
 

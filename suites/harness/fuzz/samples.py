@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness.tools import run
+from suites.harness.fuzz import recipes
 
 QCOW2_OPTIONS = {
     "qcow2": ["-o", "compat=1.1"],
@@ -36,6 +37,7 @@ def makers() -> Mapping[str, Callable[[Path, Path], Path]]:
     table |= {f"qcow2.{suffix}": _compressor(suffix) for suffix in COMPRESSORS}
     table |= {"ova": _ova, "gcp": _gcp, "mbr": _mbr}
     table |= {"xfs": _xfs, "btrfs": _btrfs, "squashfs": _squashfs, "erofs": _erofs, "iso": _iso, "vfat": _vfat}
+    table |= {"recipe": _recipe, "plan": _plan}
     return table
 
 
@@ -148,4 +150,17 @@ def _vfat(folder: Path, disk: Path) -> Path:
     run(["mkfs.vfat", str(target)])
     tree = small_tree(folder)
     run(["mcopy", "-s", "-i", str(target), *(str(tree / name) for name in ("file-number-1", "below")), "::/"])
+    return target
+
+
+def _recipe(folder: Path, disk: Path) -> Path:
+    target = folder / "recipe"
+    target.write_bytes(recipes.sound_recipe())
+    return target
+
+
+def _plan(folder: Path, disk: Path) -> Path:
+    """The body of one: damage to what is packed would only show that it is packed."""
+    target = folder / "plan"
+    target.write_bytes(recipes.body_of(recipes.sound_plans()["vmdk stream"][0]))
     return target
