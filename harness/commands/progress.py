@@ -6,24 +6,56 @@ from collections.abc import Callable
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+
+def _shown() -> Progress:
+    """Bars on a terminal, which are gone when the work is done; elsewhere nothing."""
+    console = Console(stderr=True, highlight=False)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+class Bars:
+    """A bar for each of several things that are done side by side; call it with a name and the total of bytes."""
+
+    def __init__(self) -> None:
+        self._progress = _shown()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, name: str, total: int) -> Callable[[int], None]:
+        task = self._progress.add_task(name, total=total)
+        return lambda more: self._progress.advance(task, more)
 
 
 class Bar:
-    """Shown on a terminal only, and gone when the work is done; call it with bytes done and their total."""
+    """One bar; call it with bytes done and their total."""
 
     def __init__(self, title: str) -> None:
-        console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._progress = _shown()
         self._task = self._progress.add_task(title, total=None)
 
     def __enter__(self) -> Self:

@@ -1,0 +1,103 @@
+"""`harness rehydrate`."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.commands.progress import Bars
+from harness.delta.family.delivery import ToDevice, ToFolder, ToStream
+from harness.delta.family.rehydrate import Delivery, Wish, check_family
+from harness.delta.family.rehydrate import rehydrate as rehydrate_family
+from harness.errors import BadInput
+from harness.images.formats.compression import Compression
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "all_images", is_flag=True, help="All images of the family.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR|-|DEVICE",
+    default=".",
+    help="Where to write: a folder (default: here), - for standard output, or a block device.",
+)
+@click.option(
+    "--base",
+    "given",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="An image that DIR lacks, or that need not be made again (repeatable).",
+)
+@click.option("--compress", type=click.Choice(["gz", "zst"]), help="Pack each image for the way.")
+@click.option("--check", is_flag=True, help="Make and compare, and keep nothing.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), help="Images made at the same time (default: one a core).")
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+def rehydrate(
+    folder: Path,
+    names: tuple[str, ...],
+    *,
+    all_images: bool,
+    output: str,
+    given: tuple[Path, ...],
+    check: bool,
+    jobs: int | None,
+    **how: Any,
+) -> None:
+    """Make images again from the family in DIR, each with the SHA-256 it had.
+
+    An image appears only when its SHA-256 is right; what was there before stays until then. Standard output gets one
+    image, or a tar archive of several; a block device gets one raw disk or ISO, which is read back to compare.
+
+    \b
+    Examples:
+      harness rehydrate fcos-41 fcos-aws.vmdk
+      harness rehydrate fcos-41 --all -o images
+      harness rehydrate fcos-41 fcos-openstack.qcow2 --compress zst -o - | ssh lab 'cat > fcos.zst'
+      harness rehydrate update fcos-42-qemu.qcow2 --base fcos-41-qemu.qcow2
+      harness rehydrate fcos-41 fcos-metal.raw -o /dev/sdx
+    """
+    if bool(names) == all_images:
+        raise BadInput(
+            "no image is named" if not names else "either names or --all", next_step="name some, or say --all"
+        )
+    wish = Wish(names, given, jobs or 0)
+    with ExitStack() as stack:
+        if check:
+            done = check_family(folder, wish, stack.enter_context(Bars()))
+        else:
+            delivery = _delivery(output, names, stack, **how)
+            done = rehydrate_family(folder, wish, delivery, stack.enter_context(Bars()))
+    for image in done:
+        click.echo(f"{image.sha256}  {image.name}", err=output == "-")
+
+
+def _delivery(
+    output: str, names: tuple[str, ...], stack: ExitStack, *, compress: Compression | None, force: bool
+) -> Delivery:
+    if output == "-":
+        if sys.stdout.isatty():
+            raise BadInput(
+                "a terminal cannot take an image", next_step="send it to a file or program, or name a folder"
+            )
+        stream = ToStream(sys.stdout.buffer, as_tar=len(names) != 1, compress=compress)
+        stack.callback(stream.close)
+        return stream
+    path = Path(output)
+    try:
+        is_device = stat.S_ISBLK(path.stat().st_mode)
+    except OSError:
+        is_device = False
+    if not is_device:
+        return ToFolder(path, compress=compress, force=force)
+    if len(names) != 1 or compress:
+        raise BadInput("takes one image, not packed", where=output, next_step="name one")
+    return ToDevice(path)

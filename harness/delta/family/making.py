@@ -1,0 +1,133 @@
+"""One image of a family being made: from its recipe and its bases, or unpacked where it is stored whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple, Protocol
+
+from harness.delta.bases import BaseFile
+from harness.delta.containers.dissection import rebuild
+from harness.delta.decode import decode_container
+from harness.delta.family.listing import PACKED_SUFFIX, Listed
+from harness.delta.family.whole import restore, wrong
+from harness.delta.identity import identify
+from harness.delta.recipe import Identity, open_recipe
+from harness.delta.sparse import Content
+from harness.images.extents import Extent
+from harness.images.formats.raw import FileBlock
+
+Told = Callable[[int], None]  # how many more bytes are done
+
+
+class Progress(Protocol):
+    """Told which image is being made, and of how many bytes."""
+
+    def __call__(self, name: str, total: int) -> Told: ...
+
+
+def silent(name: str, total: int) -> Told:
+    """For callers who do not want to be told."""
+    del name, total
+    return lambda _more: None
+
+
+class Made(NamedTuple):
+    """An image's file, and what it was found to be."""
+
+    path: Path
+    identity: Identity
+
+
+def identity_of(path: Path) -> Identity:
+    """What a file is. Raises BadInput where it cannot be read."""
+    with FileBlock(path) as block:
+        content = Content(block)
+        try:
+            return identify(content)
+        finally:
+            content.close()
+
+
+class StoppedError(Exception):
+    """Another image failed, or the user wants to end: nobody asks for this one any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Tells how far an image is, and stops making it when nobody wants it any more."""
+
+    progress: Progress
+    stop: Event
+
+    def of(self, name: str, total: int) -> Told:
+        """What is to be told of the bytes that are done."""
+        told = self.progress(name, total)
+
+        def watched(more: int) -> None:
+            if self.stop.is_set():
+                raise StoppedError
+            told(more)
+
+        return watched
+
+
+class _Watched:
+    """The content that a container is made of; reading it ends where nobody wants the container any more."""
+
+    def __init__(self, block: FileBlock, stop: Event) -> None:
+        self.name, self.size = block.name, block.size
+        self._block, self._stop = block, stop
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self._stop.is_set():
+            raise StoppedError
+        return self._block.read(offset, length)
+
+    def extents(self) -> Iterator[Extent]:
+        return self._block.extents()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One image to be made, in its place, or in a scratch file where it has none."""
+
+    folder: Path
+    image: Listed
+    place: Path | None
+    scratch: Path
+    made: dict[str, Future[Made]]
+    watch: Watch
+
+    def make(self) -> Made:
+        """The image's file. Raises what went wrong with it or with a base."""
+        image, stored = self.image, self.folder / self.image.file
+        if image.is_recipe:
+            return self._follow(stored)
+        if self.place is None and not stored.name.endswith(PACKED_SUFFIX):  # a base that can be read where it lies
+            if (found := identity_of(stored)) != image.identity:
+                raise wrong(stored, image, found)
+            return Made(stored, found)
+        target = self.place or self.scratch
+        return Made(target, restore(stored, image, target, self.watch.of(image.name, image.size)))
+
+    def _follow(self, path: Path) -> Made:
+        target = self.place or self.scratch
+        with open_recipe(path) as recipe, ExitStack() as stack:
+            header = recipe.header
+            bases = dict(self._base(name, stack) for name in self.image.bases)
+            total = header.target.size + (header.wrapped.size if header.wrapped else 0)
+            files = [bases[each.sha256] for each in header.bases]
+            told = self.watch.of(self.image.name, total)
+            return Made(target, decode_container(recipe, files, target, self._rebuild, progress=told))
+
+    def _rebuild(self, plan: bytes, content: FileBlock) -> Iterator[bytes]:
+        return rebuild(plan, _Watched(content, self.watch.stop))
+
+    def _base(self, name: str, stack: ExitStack) -> tuple[str, BaseFile]:
+        path, identity = self.made[name].result()
+        return identity.sha256, BaseFile(stack.enter_context(FileBlock(path)), identity)

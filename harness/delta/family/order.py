@@ -1,0 +1,114 @@
+"""Which images of a family are stored, and from which others each of the rest is made: what costs least in all.
+
+Costs are bytes, estimated from sketches; a CPU second at every rehydration counts as much as a kibibyte. The first
+image is chosen by trying each; then always that one comes next which costs least from those that are there already.
+So an image is made from images before it, and there are no circles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.delta.family.member import Form, Member, Sight
+
+SECOND = 1024  # bytes that a CPU second is worth
+LEAST = 512  # bytes: a recipe that copies everything
+MOST_BASES = 4  # of one recipe: each must be there, and be read
+APART = 1.25  # what an image stored as content and plan seems to cost more than one that any zstd unpacks
+WORTH_A_BASE = 2**16  # bytes that another base must save
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Another image of the family, by its index, as it is seen."""
+
+    index: int
+    sight: Sight
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How to come by one image: from sources, or with none of them stored. `cost` is the estimate, in bytes."""
+
+    index: int
+    form: Form
+    sources: tuple[Source, ...]
+    cost: int
+
+
+def arrange(members: Sequence[Member], given: int = 0) -> list[Step]:
+    """The cheapest order found; the first `given` members are there already and cost nothing.
+
+    The same members give the same steps.
+    """
+    there = list(range(given))
+    if given == len(members):
+        return []
+    if given:
+        return _refined(members, _grown(members, there, []))
+    tries = [_grown(members, [first], [_stored(first, members[first])]) for first in range(len(members))]
+    return _refined(members, min(tries, key=lambda steps: sum(step.cost for step in steps)))
+
+
+def _grown(members: Sequence[Member], there: list[int], steps: list[Step]) -> list[Step]:
+    """The steps, and then for each image left the cheapest, the cheapest image first."""
+    left = [index for index in range(len(members)) if index not in there]
+    best = {index: _stored(index, members[index]) for index in left}
+    fresh = list(there)
+    while left:
+        for index in left:
+            options = [
+                _made(index, form, (source,)) for form in members[index].forms for source in _all(members, fresh)
+            ]
+            best[index] = min([best[index], *options], key=_cost)
+        step = min((best[index] for index in left), key=_cost)
+        steps.append(step)
+        left.remove(step.index)
+        fresh = [step.index]
+    return steps
+
+
+def _cost(step: Step) -> int:
+    return step.cost
+
+
+def _all(members: Sequence[Member], indexes: list[int]) -> list[Source]:
+    return [Source(index, sight) for index in indexes for sight in members[index].sights]
+
+
+def _stored(index: int, member: Member) -> Step:
+    """An image on its own: packed as it is, which anybody can unpack, or as content and plan where that saves a lot."""
+    options = (_made(index, form, ()) for form in member.forms)
+    apart = ((step, APART if step.form.container else 1) for step in options)
+    return min((replace(step, cost=int(step.cost * factor)) for step, factor in apart), key=_cost)
+
+
+def _made(index: int, form: Form, sources: tuple[Source, ...]) -> Step:
+    known = frozenset[bytes]().union(*(source.sight.sketch.marks for source in sources))
+    seconds = form.seconds + sum(source.sight.seconds for source in sources)
+    plan = len(form.container.plan) if form.container else 0
+    missing = form.sketch.missing_from(known)
+    return Step(index, form, sources, LEAST + missing + plan + int(seconds * SECOND))
+
+
+def _refined(members: Sequence[Member], steps: list[Step]) -> list[Step]:
+    """The same with more bases, or other ones, where they save more than they cost."""
+    made = {step.index for step in steps}
+    there = [index for index in range(len(members)) if index not in made]
+    refined = []
+    for step in steps:
+        refined.append(_with_more(members, step, there))
+        there.append(step.index)
+    return refined
+
+
+def _with_more(members: Sequence[Member], step: Step, there: list[int]) -> Step:
+    while step.sources and len(step.sources) < MOST_BASES and step.cost > WORTH_A_BASE:
+        others = [source for source in _all(members, there) if source not in step.sources]
+        options = [_made(step.index, step.form, (*step.sources, source)) for source in others]
+        better = min(options, key=_cost, default=step)
+        if better.cost > step.cost - WORTH_A_BASE:
+            break
+        step = better
+    return step

@@ -1,0 +1,339 @@
+"""Families from the command line: dehydrated to a folder, made again to files, streams and devices."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import harness
+from harness.delta.errors import DamagedRecipe, WrongBase
+from harness.delta.family.dehydrate import dehydrate
+from harness.delta.family.listing import INDEX, read_index
+from harness.delta.family.rehydrate import Wish, check_family
+from harness.errors import BadInput, HarnessError
+from harness.tools import run
+from suites.delta.small_family import CONTAINERS, digests, small_family
+
+NAMES = list(CONTAINERS)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return small_family(tmp_path_factory.mktemp("family") / "images")
+
+
+@pytest.fixture(scope="module")
+def family(images, tmp_path_factory):
+    """The family dehydrated; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("family") / "set"
+    dehydrate(images, folder, effort="fast")
+    return folder
+
+
+@pytest.fixture
+def own(family, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(family, tmp_path / "own")
+
+
+def command(*arguments, code=0):
+    done = CliRunner().invoke(harness, [str(each) for each in arguments])
+    if code == 0:
+        assert (done.exit_code, done.exception) == (0, None), done.output
+    return done
+
+
+def refused(*arguments) -> str:
+    """What a command says that refuses."""
+    done = command(*arguments, code=2)
+    assert isinstance(done.exception, HarnessError), done.output
+    return str(done.exception)
+
+
+def test_every_image_comes_back(family, images, tmp_path):
+    said = command("rehydrate", family, "--all", "-o", tmp_path / "out").stdout
+    assert digests(tmp_path / "out") == digests(images[0].parent)
+    assert sorted(line.split("  ")[1] for line in said.splitlines()) == sorted(NAMES)
+
+
+def test_one_image_is_stored_and_the_others_are_small(family):
+    listed = {image.name: image for image in read_index(family).images}
+    whole = [image for image in listed.values() if not image.is_recipe]
+    assert len(whole) == 1
+    assert all(image.stored < 3000 for image in listed.values() if image.is_recipe)
+    assert {path.name for path in family.iterdir()} == {INDEX, *(image.file for image in listed.values())}
+
+
+def test_the_same_images_give_the_same_bytes(family, images, tmp_path):
+    dehydrate(images, tmp_path / "again", effort="fast", verify=False)
+    assert digests(tmp_path / "again") == digests(family)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_image_comes_alone_and_leaves_nothing_else(family, images, tmp_path, name):
+    command("rehydrate", family, name, "-o", tmp_path)
+    assert digests(tmp_path) == {name: digests(images[0].parent)[name]}
+
+
+def test_standard_output_gets_one_image(family, images):
+    done = command("rehydrate", family, "aws.vmdk", "-o", "-")
+    assert done.stdout_bytes == images[NAMES.index("aws.vmdk")].read_bytes()
+
+
+def test_standard_output_gets_an_archive_of_several_in_the_order_asked_for(family, images):
+    done = command("rehydrate", family, "metal.raw", "qemu.qcow2", "-o", "-")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout_bytes)) as archive:
+        found = {entry.name: archive.extractfile(entry).read() for entry in archive.getmembers()}
+    assert list(found) == ["metal.raw", "qemu.qcow2"]
+    assert all(data == (images[0].parent / name).read_bytes() for name, data in found.items())
+
+
+@pytest.mark.parametrize("kind, program", [("gz", ["gzip", "-dc"]), ("zst", ["zstd", "-dcq"])])
+def test_images_are_packed_for_the_way(family, images, tmp_path, kind, program):
+    command("rehydrate", family, "qemu.qcow2", "--compress", kind, "-o", tmp_path)
+    packed = tmp_path / f"qemu.qcow2.{kind}"
+    assert list(tmp_path.iterdir()) == [packed]
+    assert subprocess.run([*program, packed], capture_output=True, check=True).stdout == images[0].read_bytes()
+
+
+def test_packed_images_on_standard_output_are_members_of_the_archive(family, images):
+    done = command("rehydrate", family, "--all", "--compress", "gz", "-o", "-")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout_bytes)) as archive:
+        found = {entry.name: gzip.decompress(archive.extractfile(entry).read()) for entry in archive.getmembers()}
+    assert found == {f"{path.name}.gz": path.read_bytes() for path in images}
+
+
+def test_a_packed_image_is_listed_as_what_is_inside(images, tmp_path):
+    packed = tmp_path / "qemu.qcow2.xz"
+    packed.write_bytes(lzma.compress(images[0].read_bytes()))
+    dehydrate([packed, images[1]], tmp_path / "set", effort="fast")
+    assert [image.name for image in read_index(tmp_path / "set").images] == ["qemu.qcow2", "openstack.qcow2"]
+    command("rehydrate", tmp_path / "set", "qemu.qcow2", "-o", tmp_path / "out")
+    assert (tmp_path / "out/qemu.qcow2").read_bytes() == images[0].read_bytes()
+
+
+def test_a_base_that_everybody_has_is_not_stored(images, tmp_path):
+    dehydrate(images[1:2], tmp_path / "update", given=images[:1], effort="fast")
+    listed = read_index(tmp_path / "update").images
+    assert [(image.name, image.bases) for image in listed] == [("qemu.qcow2", ()), ("openstack.qcow2", ("qemu.qcow2",))]
+    assert sum(image.stored for image in listed) < 1024
+    command("rehydrate", tmp_path / "update", "openstack.qcow2", "--base", images[0], "-o", tmp_path / "out")
+    assert (tmp_path / "out/openstack.qcow2").read_bytes() == images[1].read_bytes()
+
+
+def test_a_missing_base_is_asked_for_by_name_and_digest(images, tmp_path):
+    dehydrate(images[1:2], tmp_path / "update", given=images[:1], effort="fast")
+    said = refused("rehydrate", tmp_path / "update", "openstack.qcow2", "-o", tmp_path / "out")
+    assert f"qemu.qcow2: is not in this folder: expected SHA-256 {digests(images[0].parent)['qemu.qcow2']}" in said
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_wrong_base_is_refused_with_both_digests(images, tmp_path):
+    dehydrate(images[1:2], tmp_path / "update", given=images[:1], effort="fast")
+    known = digests(images[0].parent)
+    with pytest.raises(WrongBase) as refusal:
+        check_family(tmp_path / "update", Wish(given=(images[2],)))
+    assert known["metal.raw"] in str(refusal.value)
+    assert known["qemu.qcow2"] in str(refusal.value)
+
+
+def test_a_file_that_is_there_stays_unless_it_may_go(family, images, tmp_path):
+    old = tmp_path / "qemu.qcow2"
+    old.write_bytes(b"old")
+    assert "is there already" in refused("rehydrate", family, "qemu.qcow2", "-o", tmp_path)
+    assert old.read_bytes() == b"old"
+    command("rehydrate", family, "qemu.qcow2", "-o", tmp_path, "--force")
+    assert old.read_bytes() == images[0].read_bytes()
+
+
+@pytest.mark.parametrize("which", ["stored", "recipe"])
+def test_a_damaged_file_of_the_family_leaves_what_was_there(own, tmp_path, which):
+    listed = read_index(own).images
+    image = next(image for image in listed if image.is_recipe == (which == "recipe"))
+    with (own / image.file).open("r+b") as file:
+        file.seek(image.stored // 2)
+        byte = file.read(1)[0]
+        file.seek(image.stored // 2)
+        file.write(bytes([byte ^ 1]))
+    (tmp_path / "out").mkdir()
+    old = tmp_path / "out" / image.name
+    old.write_bytes(b"old")
+    assert image.file in refused("rehydrate", own, image.name, "-o", tmp_path / "out", "--force")
+    assert (list(old.parent.iterdir()), old.read_bytes()) == ([old], b"old")
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda index: index["images"][1].update(name="../../escape"), "no plain name"),
+        (lambda index: index["images"][1].update(name="/etc/passwd"), "no plain name"),
+        (lambda index: index["images"][1].update(name=".."), "no plain name"),
+        (lambda index: index["images"][1].update(name=""), "no plain name"),
+        (lambda index: index["images"][1].update(name="a\0b"), "no plain name"),
+        (lambda index: index["images"][1].update(name="-rf"), "no plain name"),
+        (lambda index: index["images"][1].update(name="n" * 256), "no plain name"),
+        (lambda index: index["images"][1].update(file="../set/x.recipe"), "no plain name"),
+        (lambda index: index["images"][1].update(name=index["images"][0]["name"]), "twice"),
+        (lambda index: index["images"][1].update(file=index["images"][0]["file"]), "twice"),
+        (lambda index: index["images"][1].update(file=INDEX), "twice"),
+        (lambda index: index["images"][1].update(bases=[index["images"][1]["name"]]), "before its base"),
+        (lambda index: index["images"].reverse(), "before its base"),
+        (lambda index: index["images"][1].update(size=2**60), "is not of this format"),
+        (lambda index: index["images"][1].update(size=-1), "is not of this format"),
+        (lambda index: index["images"][1].update(sha256="A" * 64), "is not of this format"),
+        (lambda index: index["images"][1].update(more=1), "is not of this format"),
+        (lambda index: index.update(images={}), "is not of this format"),
+        (lambda index: index.update(images=index["images"] * 1000), "is not of this format"),
+        (lambda index: index.update(version=2), "version 2"),
+        (lambda index: index["images"][1].update(sha256="0" * 64), "is no recipe of"),
+        (lambda index: index["images"][1].update(bases=[]), "does not name"),
+        (lambda index: index["images"][0].update(sha256="0" * 64), "does not name"),
+        (lambda index: (index["images"][0].update(size=1), index.update(images=index["images"][:1])), "holds"),
+    ],
+)
+def test_a_hostile_index_is_one_error_and_no_file(own, tmp_path, change, says):
+    index = json.loads((own / INDEX).read_text())
+    change(index)
+    (own / INDEX).write_text(json.dumps(index))
+    with pytest.raises(DamagedRecipe, match=says):
+        check_family(own, Wish())
+    refused("rehydrate", own, "--all", "-o", tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "own"] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"version":1}' + b" " * 5_000_000],
+    ids=["empty", "cut", "deep", "binary", "long"],
+)
+def test_an_index_that_is_none_is_one_error(own, text):
+    (own / INDEX).write_bytes(text)
+    with pytest.raises(DamagedRecipe):
+        read_index(own)
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (("qcow",), "there is no image 'qcow' in this family (there are: "),
+        ((), "no image is named"),
+        (("--all", "qemu.qcow2"), "either names or --all"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_said(family, arguments, says):
+    assert says in refused("rehydrate", family, *arguments)
+
+
+def test_a_folder_without_index_is_said_to_be_none(tmp_path):
+    assert "is no folder of recipes" in refused("rehydrate", tmp_path, "--all")
+
+
+def test_two_images_of_one_name_are_refused(images, tmp_path):
+    other = tmp_path / "qemu.qcow2"
+    other.write_bytes(b"x")
+    with pytest.raises(BadInput, match="is the name of two images"):
+        dehydrate([images[0], other], tmp_path / "set")
+    assert list(tmp_path.iterdir()) == [other]
+
+
+@pytest.mark.parametrize("name", ["a.recipe", "-x", ".hidden"])
+def test_an_image_of_a_name_that_would_mislead_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x" * 5000)
+    with pytest.raises(BadInput, match="is no name for an image"):
+        dehydrate([tmp_path / name], tmp_path / "set")
+
+
+def test_a_folder_in_use_is_not_written_into(images, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    assert "is there already" in refused("dehydrate", images[0], "-o", tmp_path, "--fast")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"no image at all\n" * 1000], ids=["empty", "byte", "text"])
+def test_any_file_can_be_of_a_family(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    (tmp_path / "same").write_bytes(content)
+    dehydrate([tmp_path / "file", tmp_path / "same"], tmp_path / "set")
+    command("rehydrate", tmp_path / "set", "--all", "-o", tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {"file": content, "same": content}
+
+
+def test_recipe_show_tells_all_as_json(family):
+    listed = {image.name: image for image in read_index(family).images}
+    vmdk = listed["aws.vmdk"]
+    shown = json.loads(command("recipe", "show", "--json", family / vmdk.file).stdout)
+    assert shown["wrapped"] == {"size": vmdk.size, "sha256": vmdk.sha256}
+    assert [base["sha256"] for base in shown["bases"]] == [listed[name].sha256 for name in vmdk.bases]
+    assert sum(origin["bytes"] for origin in shown["origins"]) == shown["target"]["size"]
+    assert (shown["size"], shown["layers"]) == (vmdk.stored, ["vmdk"])
+    assert any("zlib" in library for library in shown["relies_on"])
+
+
+def test_recipe_show_reads_well(family):
+    said = command("recipe", "show", family / "aws.vmdk.recipe").stdout
+    assert "as        vmdk, around" in said
+    assert "from base 0" in said
+
+
+def test_recipe_show_refuses_what_is_none(family):
+    assert "is no recipe" in refused("recipe", "show", family / INDEX)
+
+
+@pytest.fixture
+def device(tmp_path):
+    """A loop device of 8 MiB over a file, which goes away; skips where this host has none."""
+    file = tmp_path / "device"
+    file.touch()
+    os.truncate(file, 8 * 2**20)
+    try:
+        name = run(["losetup", "--find", "--show", str(file)]).decode().strip()
+    except HarnessError as cause:
+        pytest.skip(f"no loop device here: {cause}")
+    yield Path(name)
+    run(["losetup", "--detach", name])
+
+
+def test_a_block_device_gets_a_raw_disk(family, images, device):
+    command("rehydrate", family, "metal.raw", "-o", device)
+    expected = images[NAMES.index("metal.raw")].read_bytes()
+    assert device.read_bytes()[: len(expected)] == expected
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (("qemu.qcow2",), "no machine boots from a device"),
+        (("--all",), "takes one image"),
+        (("metal.raw", "--compress", "gz"), "takes one image"),
+    ],
+)
+def test_a_block_device_gets_nothing_else(family, device, arguments, says):
+    assert says in refused("rehydrate", family, *arguments, "-o", device)
+    assert device.read_bytes() == bytes(8 * 2**20)
+
+
+def test_a_block_device_that_is_too_small_stays_as_it_is(tmp_path, device):
+    (tmp_path / "big").write_bytes(b"\x55" * 9 * 2**20)
+    dehydrate([tmp_path / "big"], tmp_path / "set")
+    assert "has 8,388,608 bytes, and big 9,437,184" in refused("rehydrate", tmp_path / "set", "big", "-o", device)
+
+
+def test_a_block_device_in_use_stays_as_it_is(family, device):
+    run(["mke2fs", "-q", "-F", str(device)])
+    expected = device.read_bytes()
+    descriptor = os.open(device, os.O_RDWR | os.O_EXCL)
+    try:
+        assert "is it mounted or in use?" in refused("rehydrate", family, "metal.raw", "-o", device)
+    finally:
+        os.close(descriptor)
+    assert device.read_bytes() == expected

@@ -1,0 +1,112 @@
+"""Which image of a family is stored, and what others are made from: seen on families that have an obvious answer."""
+
+import random
+
+import pytest
+
+from harness.delta.family.dehydrate import dehydrate
+from harness.delta.family.listing import read_index
+from harness.delta.family.rehydrate import Wish, check_family
+from harness.delta.family.sketch import sketch
+from harness.images.block import Memory
+from harness.tools import run
+from suites.delta.small_family import small_family
+from suites.harness.patchy_disk import qemu_img
+
+NOISE = random.Random(3).randbytes(4 * 2**20)
+
+
+def bases_of(folder):
+    return {image.name: set(image.bases) for image in read_index(folder).images}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Files that a root filesystem and a live system share."""
+    root = tmp_path / "tree"
+    for number in range(40):
+        path = root / f"usr/lib/{number % 5}/file-{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(NOISE[number * 50_000 : number * 50_000 + 60_000 + number * 777])
+    return root
+
+
+def test_a_disk_is_made_from_the_files_of_a_squashfs(tree, tmp_path):
+    run(["mksquashfs", str(tree), str(tmp_path / "root.squashfs"), "-quiet", "-no-progress", "-comp", "zstd"])
+    run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(tree), str(tmp_path / "root.img"), "16M"])
+    images = [tmp_path / "root.img", tmp_path / "root.squashfs"]
+    done = dehydrate(images, tmp_path / "set", effort="fast")
+    assert sorted(map(sorted, bases_of(tmp_path / "set").values())) in ([[], ["root.squashfs"]], [[], ["root.img"]])
+    assert done.size < 1.1 * images[1].stat().st_size
+
+
+def test_a_damaged_squashfs_is_a_file_like_any_other(tree, tmp_path):
+    image = tmp_path / "root.squashfs"
+    run(["mksquashfs", str(tree), str(image), "-quiet", "-no-progress"])
+    whole = image.read_bytes()
+    image.write_bytes(whole[:96] + bytes(255 - byte for byte in whole[96:4096]) + whole[4096:-900] + bytes(900))
+    dehydrate([image], tmp_path / "set")
+    assert len(check_family(tmp_path / "set", Wish())) == 1
+
+
+def test_an_archive_is_made_from_its_members_and_they_from_it(tmp_path):
+    for name, start in (("kernel", 0), ("initrd", 2**20), ("rootfs", 2 * 2**20)):
+        (tmp_path / name).write_bytes(NOISE[start : start + 2**20 - 300])
+    names = ["kernel", "initrd", "rootfs"]
+    run(["tar", "-C", str(tmp_path), "-cf", str(tmp_path / "all.tar"), *names])
+    done = dehydrate([tmp_path / name for name in ("all.tar", *names)], tmp_path / "set")
+    assert done.size < 1.01 * (tmp_path / "all.tar").stat().st_size
+    assert bases_of(tmp_path / "set")["all.tar"] in (set(), set(names))
+
+
+def test_a_file_of_several_is_made_from_all_of_them(tmp_path):
+    """Given as bases, so that nothing else can be chosen."""
+    for name, start in (("kernel", 0), ("initrd", 2**20), ("rootfs", 2 * 2**20)):
+        (tmp_path / name).write_bytes(NOISE[start : start + 2**20])
+    (tmp_path / "iso").write_bytes(bytes(2048) + NOISE[2 * 2**20 : 3 * 2**20] + NOISE[: 2 * 2**20] + b"volume")
+    bases = [tmp_path / name for name in ("kernel", "initrd", "rootfs")]
+    done = dehydrate([tmp_path / "iso"], tmp_path / "set", given=bases)
+    assert bases_of(tmp_path / "set")["iso"] == {"kernel", "initrd", "rootfs"}
+    assert done.size < 1024
+
+
+def test_images_that_share_nothing_are_each_stored(tmp_path):
+    for name, start in (("one", 0), ("other", 2**21)):
+        (tmp_path / name).write_bytes(NOISE[start : start + 2**20])
+    dehydrate([tmp_path / "one", tmp_path / "other"], tmp_path / "set")
+    assert bases_of(tmp_path / "set") == {"one": set(), "other": set()}
+
+
+def test_a_second_vmdk_of_the_same_disk_costs_a_few_bytes(tmp_path):
+    images = small_family(tmp_path / "images")
+    first, second = tmp_path / "first.vmdk", tmp_path / "second.vmdk"
+    for target in (first, second):
+        stream = ("-O", "vmdk", "-o", "subformat=streamOptimized")
+        qemu_img("convert", "-f", "raw", *stream, images[2], target)
+    assert first.read_bytes() != second.read_bytes()
+    dehydrate([images[0], first, second], tmp_path / "set", effort="fast")
+    made = [image for image in read_index(tmp_path / "set").images if image.bases]
+    assert len(made) == 2
+    assert all(image.stored < 4096 for image in made)
+
+
+def test_the_order_of_naming_does_not_matter_to_the_size(tmp_path):
+    images = small_family(tmp_path / "images")
+    sizes = {
+        dehydrate(named, tmp_path / f"set-{number}", effort="fast", verify=False).size
+        for number, named in enumerate((images, images[::-1]))
+    }
+    assert max(sizes) - min(sizes) < 2048
+
+
+@pytest.mark.parametrize("shift", [0, 512, 2048, 512 * 7])
+def test_a_sketch_finds_the_same_sectors_wherever_they_lie(shift):
+    one, other = sketch(Memory(NOISE, "one")), sketch(Memory(bytes(shift) + NOISE, "other"))
+    assert other.missing_from(one.marks) < len(NOISE) / 500
+    assert other.missing_from(frozenset()) > len(NOISE) * 0.9
+
+
+def test_a_sketch_of_nothing_misses_nothing():
+    empty = sketch(Memory(b"", "empty"))
+    zeroes = sketch(Memory(bytes(2**20), "zeroes"))
+    assert (empty.missing_from(frozenset()), zeroes.missing_from(frozenset())) == (0, 0)
