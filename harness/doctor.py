@@ -27,7 +27,16 @@ from harness.store import Store
 from harness.tools import Tool, known_tools
 
 OPTIONAL = frozenset(  # only tests use them, and say so when they skip
-    {"chromium", "mkfs.xfs", "ignition-validate", "xorriso", "/usr/lib/ISOLINUX/isohdpfx.bin", "rpm", "rpmbuild"}
+    {
+        "chromium",
+        "mkfs.xfs",
+        "ignition-validate",
+        "xorriso",
+        "/usr/lib/ISOLINUX/isohdpfx.bin",
+        "rpm",
+        "rpmbuild",
+        "docker-registry",
+    }
 )
 # How a program is asked for its version, where that is not --version; None where it has no way to tell.
 QUESTIONS: dict[str, list[str] | None] = {

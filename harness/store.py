@@ -193,9 +193,23 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def check_replaceable(target: Path) -> None:
+    """Raise BadInput for a device, a pipe or a folder: a file must not take their place."""
+    try:
+        is_other = target.exists() and not target.is_file()
+    except OSError as cause:
+        raise BadInput(f"cannot be written: {cause.strerror or cause}", where=str(target)) from cause
+    if is_other:
+        raise BadInput("is no file that could be replaced", where=str(target), next_step="name a file")
+
+
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Write a file beside `target`; it takes the place of `target` only when the block ends well."""
+    """Write a file beside `target`; it takes the place of `target` only when the block ends well.
+
+    Raises BadInput where `target` is there and no file.
+    """
+    check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(descriptor)

@@ -25,7 +25,7 @@ from harness.delta.residue import BLOCK, Residue
 from harness.delta.sparse import STEP, ZEROES, Content
 from harness.errors import BadInput, DamagedImage
 from harness.images.formats.raw import FileBlock
-from harness.store import replacing
+from harness.store import check_replaceable, replacing
 
 BUFFER = 2**18  # bytes: fits the second-level cache, so that hashing finds what reading brought
 ZERO_BUFFER = bytes(BUFFER)
@@ -85,7 +85,7 @@ def decode(recipe: Recipe, bases: Sequence[GivenBase], target: Path, *, progress
     known (bases.py). Of a recipe with a plan this is the container's content; `decode_container` makes the container.
     `progress` is told how many more bytes are done. Raises WrongBase, DamagedRecipe, BadInput.
     """
-    _check_place(target)
+    check_replaceable(target)
     with checked(recipe, bases) as contents, _written(target) as file:
         output = _File(file.fileno())
         made = _make(recipe, contents, output, progress, output.shared)
@@ -120,7 +120,7 @@ def decode_container(
     plan, wanted = recipe.header.plan, recipe.header.wrapped
     if plan is None or wanted is None:
         return decode(recipe, bases, target, progress=progress)
-    _check_place(target)
+    check_replaceable(target)
     with _folder_beside(target) as folder:
         content = folder / "content"
         decode(recipe, bases, content, progress=progress)
@@ -151,16 +151,6 @@ def _rebuilt(recipe: Recipe, plan: Section, content: FileBlock, rebuild: Rebuild
         yield from rebuild(b"".join(recipe.content(plan)), content)
     except DamagedImage as cause:
         raise DamagedRecipe(f"cannot rebuild its container: {cause.what}", where=recipe.name) from cause
-
-
-def _check_place(target: Path) -> None:
-    """A device or a pipe must not be replaced by a file, nor can a folder be: say so before the work."""
-    try:
-        is_other = target.exists() and not target.is_file()
-    except OSError as cause:
-        raise BadInput(f"cannot be written: {cause.strerror or cause}", where=str(target)) from cause
-    if is_other:
-        raise BadInput("is no file that could be replaced", where=str(target), next_step="name a file")
 
 
 @contextmanager
