@@ -12,10 +12,13 @@ import click
 
 from harness.commands.progress import Bars
 from harness.delta.family.delivery import ToDevice, ToFolder, ToStream
+from harness.delta.family.known import remembering
+from harness.delta.family.making import identity_of
 from harness.delta.family.rehydrate import Delivery, Wish, check_family
 from harness.delta.family.rehydrate import rehydrate as rehydrate_family
 from harness.errors import BadInput
 from harness.images.formats.compression import Compression
+from harness.store import Store
 
 
 @click.command()
@@ -75,7 +78,8 @@ def rehydrate(
             done = check_family(folder, wish, stack.enter_context(Bars()))
         else:
             delivery = _delivery(output, names, stack, **how)
-            done = rehydrate_family(folder, wish, delivery, stack.enter_context(Bars()))
+            identify = remembering(Store.default()) if given else identity_of
+            done = rehydrate_family(folder, wish, delivery, stack.enter_context(Bars()), identify)
     for image in done:
         click.echo(f"{image.sha256}  {image.name}", err=output == "-")
 

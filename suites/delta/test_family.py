@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,12 @@ from click.testing import CliRunner
 from harness.cli import harness
 from harness.delta.errors import DamagedRecipe, WrongBase
 from harness.delta.family.dehydrate import dehydrate
+from harness.delta.family.known import SETTLED, remembering
 from harness.delta.family.listing import INDEX, read_index
+from harness.delta.family.making import identity_of
 from harness.delta.family.rehydrate import Wish, check_family
 from harness.errors import BadInput, HarnessError
+from harness.store import Store
 from harness.tools import run
 from suites.delta.small_family import CONTAINERS, digests, small_family
 
@@ -337,3 +341,25 @@ def test_a_block_device_in_use_stays_as_it_is(family, device):
     finally:
         os.close(descriptor)
     assert device.read_bytes() == expected
+
+
+def test_a_base_is_hashed_once_and_again_when_it_changed(images, tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr("harness.delta.family.known.identity_of", lambda path: hashed.append(path) or identity_of(path))
+    identify = remembering(Store(tmp_path / "store"))
+    base = Path(shutil.copy(images[0], tmp_path / "base"))
+    time.sleep(SETTLED)
+    first = identify(base)
+    assert (first, len(hashed)) == (identity_of(base), 1)
+    assert (identify(base), len(hashed)) == (first, 1)
+    stamps = base.stat()
+    with base.open("r+b") as file:
+        file.write(b"other")
+    os.utime(base, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+    assert identify(base) == identity_of(base) != first
+
+
+def test_a_file_that_just_changed_is_not_remembered(images, tmp_path):
+    base = Path(shutil.copy(images[0], tmp_path / "base"))
+    remembering(Store(tmp_path / "store"))(base)
+    assert not (tmp_path / "store/identity").exists()

@@ -55,7 +55,7 @@ def whole_family(platform_image: Callable[[str], Path], family_of: Callable[...,
 @pytest.fixture(scope="session")
 def metal4k(reference, store: Store) -> Path:
     """The trees of the reference image in other file systems, on a disk of 4 KiB sectors."""
-    return recipe_work.family(store, reference.path).metal4k
+    return recipe_work.family(store, reference).metal4k
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ scratch folder that is removed in any case.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,9 +19,11 @@ from typing import Protocol
 from harness.delta.errors import DamagedRecipe, WrongBase
 from harness.delta.family.listing import INDEX, Index, Listed, read_index
 from harness.delta.family.making import Made, Progress, Watch, Work, identity_of, silent
-from harness.delta.recipe import open_recipe
+from harness.delta.recipe import Identity, open_recipe
 from harness.errors import StoreError
 from harness.images.formats.compression import scratch_parent
+
+Identify = Callable[[Path], Identity]
 
 
 class Delivery(Protocol):
@@ -63,8 +65,10 @@ def check_family(folder: Path, wish: Wish, progress: Progress = silent) -> list[
     return rehydrate(folder, wish, Discard(), progress)
 
 
-def rehydrate(folder: Path, wish: Wish, delivery: Delivery, progress: Progress = silent) -> list[Listed]:
-    """Make images of a family and deliver them in the order wished for.
+def rehydrate(
+    folder: Path, wish: Wish, delivery: Delivery, progress: Progress = silent, identify: Identify = identity_of
+) -> list[Listed]:
+    """Make images of a family and deliver them in the order wished for; `identify` says what the files given are.
 
     Raises BadInput for a name that is not in the family, WrongBase for a file given that is of no use or missing,
     DamagedRecipe for a folder that is not whole, StoreError where there is no room.
@@ -72,7 +76,7 @@ def rehydrate(folder: Path, wish: Wish, delivery: Delivery, progress: Progress =
     index = read_index(folder)
     names = list(dict.fromkeys(wish.names)) or [image.name for image in index.images if image.file]
     with ExitStack() as stack:
-        given = _given(index, wish.given)
+        given = _given(index, wish.given, identify)
         needed = _needed(index, names, given)
         for image in needed:
             if image.is_recipe and image.name not in given:
@@ -97,12 +101,12 @@ def _done(made: Made) -> Future[Made]:
     return future
 
 
-def _given(index: Index, paths: Sequence[Path]) -> dict[str, Made]:
+def _given(index: Index, paths: Sequence[Path], identify: Identify) -> dict[str, Made]:
     """Which images the given files are."""
     by_sha = {image.sha256: image.name for image in index.images}
     given = {}
     for path in paths:
-        found = identity_of(path)
+        found = identify(path)
         if found.sha256 not in by_sha:
             wanted = "; ".join(f"{image.name} {image.sha256}" for image in index.images if not image.file)
             raise WrongBase(
