@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.commands.stages import StageDisplay
+from harness.delta.coding import EFFORTS, Effort
 from harness.delta.family.dehydrate import dehydrate as dehydrate_family
 
 
@@ -23,9 +24,16 @@ from harness.delta.family.dehydrate import dehydrate as dehydrate_family
     type=click.Path(path_type=Path),
     help="An image that who rehydrates has already (repeatable): copied from, not stored.",
 )
-@click.option("--fast", is_flag=True, help="Compress less: some seconds instead of minutes.")
+@click.option(
+    "--effort",
+    type=click.Choice(EFFORTS),
+    default="normal",
+    help="How hard to compress what is new: fast takes seconds, best minutes (default: normal).",
+)
 @click.option("--no-verify", is_flag=True, help="Do not make every image again to compare it.")
-def dehydrate(images: tuple[Path, ...], output: Path, *, given: tuple[Path, ...], fast: bool, no_verify: bool) -> None:
+def dehydrate(
+    images: tuple[Path, ...], output: Path, *, given: tuple[Path, ...], effort: Effort, no_verify: bool
+) -> None:
     """Make a family of images small: DIR gets one of them, recipes for the others, and an index.
 
     `harness rehydrate` makes every image of it again, bit for bit. Which image is stored, and which is made from which,
@@ -43,7 +51,7 @@ def dehydrate(images: tuple[Path, ...], output: Path, *, given: tuple[Path, ...]
             images,
             output,
             given=given,
-            effort="fast" if fast else "best",
+            effort=effort,
             verify=not no_verify,
             progress=display,
         )

@@ -16,14 +16,15 @@ from harness.delta.errors import DamagedRecipe
 
 Codec = Literal["store", "zstd", "lzma"]
 CODECS: tuple[Codec, ...] = ("store", "zstd", "lzma")
-Effort = Literal["fast", "best"]
+Effort = Literal["fast", "normal", "best"]
 
-GROUP = 24 * 2**20  # bytes: the largest section, unpacked; with the dictionary and Python it stays within the bound
+GROUP = 20 * 2**20  # bytes: the largest section, unpacked; with the dictionary and Python it stays within the bound
 MOST_DICTIONARY = 128 * 2**20  # bytes
 SMALLEST_LZMA = 4096  # bytes of window, liblzma's own limit
-MOST_FOR_LZMA = 8 * 2**20  # bytes: beyond that it costs more time than zstd with a dictionary leaves to win
+CHEAP = 8 * 2**20  # bytes: up to here the best coding takes seconds; lzma wins nothing beyond
 STEP = 2**18  # bytes unpacked at a time
-LEVELS: dict[Effort, int] = {"fast": 2, "best": 19}
+EFFORTS: tuple[Effort, ...] = ("fast", "normal", "best")
+LEVELS: dict[Effort, int] = {"fast": 2, "normal": 12, "best": 19}  # best takes minutes where a quarter of a GB is new
 MANY_TRIES = 2**20  # bytes: below that everything is tried
 SMALLEST_WINDOW = 10  # log2, zstd's own limit
 FRAME = b"\x28\xb5\x2f\xfd\0"  # how a frame of zstd begins that names its window and nothing else
@@ -50,7 +51,7 @@ class Dictionary(NamedTuple):
 
 
 def encode(
-    content: bytes, dictionary: bytes | bytearray | None = None, effort: Effort = "best"
+    content: bytes, dictionary: bytes | bytearray | None = None, effort: Effort = "normal"
 ) -> tuple[Codec, bool, bytes]:
     """The smallest of what the coders make of some bytes: coder, whether it needs the dictionary, result.
 
@@ -58,13 +59,16 @@ def encode(
     """
     tries: list[tuple[Codec, bool, bytes]] = [("store", False, content)]
     small = len(content) <= MANY_TRIES
+    level = LEVELS[effort]
+    if effort == "normal" and len(content) <= CHEAP:
+        effort, level = "best", LEVELS["best"]
     if dictionary:
-        tries.append(("zstd", True, _zstd(content, dictionary, LEVELS[effort])))
-    if dictionary and effort == "best" and len(content) <= MOST_FOR_LZMA:
-        tries.append(("zstd", True, _zstd(content, dictionary, LEVELS[effort], DEEPEST)))
+        tries.append(("zstd", True, _zstd(content, dictionary, level)))
+    if dictionary and effort == "best" and len(content) <= CHEAP:
+        tries.append(("zstd", True, _zstd(content, dictionary, level, DEEPEST)))
     if small or not dictionary:
-        tries.append(("zstd", False, _zstd(content, None, LEVELS[effort])))
-    if small or (effort == "best" and len(content) <= MOST_FOR_LZMA):
+        tries.append(("zstd", False, _zstd(content, None, level)))
+    if small or (effort == "best" and len(content) <= CHEAP):
         tries.append(("lzma", False, lzma.compress(content, lzma.FORMAT_RAW, filters=_lzma_filters(len(content)))))
     return min(tries, key=lambda each: len(each[2]))
 

@@ -68,7 +68,7 @@ def encode_file(
     bases: Sequence[GivenBase],
     *,
     container: Container | None = None,
-    effort: Effort = "best",
+    effort: Effort = "normal",
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Encoded:
@@ -128,7 +128,7 @@ def _codecs(coded: Iterable[Coded]) -> dict[str, str]:
     return {name: versions[name] for name in sorted({section.codec for section, _ in coded}) if name in versions}
 
 
-def _section(content: bytes, dictionary: bytearray | None = None, where: int = 0, effort: Effort = "best") -> Coded:
+def _section(content: bytes, dictionary: bytearray | None = None, where: int = 0, effort: Effort = "normal") -> Coded:
     codec, needs_dictionary, stored = encode(content, dictionary, effort)
     place = (where, len(dictionary)) if dictionary and needs_dictionary else None
     return Section(codec, len(stored), len(content), check_of(stored).hex(), place), stored

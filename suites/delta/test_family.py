@@ -259,7 +259,7 @@ def test_an_image_of_a_name_that_would_mislead_is_refused(tmp_path, name):
 
 def test_a_folder_in_use_is_not_written_into(images, tmp_path):
     (tmp_path / "mine").write_text("mine")
-    assert "is there already" in refused("dehydrate", images[0], "-o", tmp_path, "--fast")
+    assert "is there already" in refused("dehydrate", images[0], "-o", tmp_path, "--effort", "fast")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

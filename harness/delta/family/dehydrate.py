@@ -36,7 +36,7 @@ def dehydrate(
     folder: Path,
     *,
     given: Sequence[Path] = (),
-    effort: Effort = "best",
+    effort: Effort = "normal",
     verify: bool = True,
     progress: Progress = silent,
 ) -> Dehydrated:

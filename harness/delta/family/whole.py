@@ -20,7 +20,7 @@ from harness.release.digests import pieces_of
 from harness.release.packing import Setting, packer
 from harness.store import replacing
 
-LEVELS: dict[Effort, int] = {"fast": 10, "best": 19}
+LEVELS: dict[Effort, int] = {"fast": 10, "normal": 15, "best": 19}
 WORTH_PACKING = 0.95  # of its size: what zstd makes no smaller than that stays as it is, a base that needs no unpacking
 Told = Callable[[int], None]  # how many more bytes are done
 
