@@ -5,6 +5,7 @@ Our typed errors become one line on standard error and their exit code; nobody m
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ COMMANDS = {
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 TERMINATED = 143  # 128 + SIGTERM
+HUNG_UP = 129  # 128 + SIGHUP
 
 
 class LazyGroup(click.Group):
@@ -82,11 +84,14 @@ def harness() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit. Being told to end (SIGTERM) cleans up as Ctrl-C does."""
+    """Run a command and exit. Being told to end (SIGTERM, or a lost terminal) cleans up as Ctrl-C does."""
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(TERMINATED))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup wants it
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: sys.exit(HUNG_UP))
     try:
         code = harness.main(arguments, prog_name="harness", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except HarnessError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
@@ -99,6 +104,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # Whoever read our output has enough; Python must not complain either when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename:
+            raise
+        _complain("standard output: cannot be written: no space left (what was asked for may be done)")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 

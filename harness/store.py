@@ -225,6 +225,18 @@ def replacing(target: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def check_new(target: Path) -> None:
+    """Raise BadInput unless `target` can become a new folder: it is not there, or empty."""
+    try:
+        is_taken = target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir())))
+    except OSError as cause:
+        raise BadInput(
+            f"cannot be used: {cause.strerror}", where=str(target), next_step="choose another name"
+        ) from cause
+    if is_taken:
+        raise _taken(target)
+
+
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Fill a folder beside `target`, which takes that name only when the block ends well.
@@ -232,8 +244,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises BadInput where `target` already holds something, StoreError where it cannot be written.
     """
     try:
-        if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-            raise _taken(target)
+        check_new(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:

@@ -9,6 +9,7 @@ import click
 from harness.commands.stages import StageDisplay
 from harness.delta.coding import EFFORTS, Effort
 from harness.delta.family.dehydrate import dehydrate as dehydrate_family
+from harness.delta.family.listing import Listed
 
 
 @click.command()
@@ -57,7 +58,16 @@ def dehydrate(
         )
     width = max(len(image.name) for image in done.images)
     for image in done.images:
-        source = f"from {', '.join(image.bases)}" if image.bases else "as it is" if image.file else "not stored"
+        source = _source(image)
         click.echo(f"{image.name:{width}}  {image.size:>18,} -> {image.stored:>15,}  {source}")
     total = sum(image.size for image in done.images if image.file)
     click.echo(f"{'together':{width}}  {total:>18,} -> {done.size:>15,}  {done.folder}")
+
+
+def _source(image: Listed) -> str:
+    """Where an image comes from, in words."""
+    if image.bases:
+        return f"from {', '.join(image.bases)}"
+    if not image.file:
+        return "not stored"
+    return "taken apart" if image.is_recipe else "packed" if image.stored < image.size else "as it is"

@@ -13,10 +13,10 @@ import click
 from harness.commands.progress import Bars
 from harness.delta.family.delivery import ToDevice, ToFolder, ToStream
 from harness.delta.family.known import remembering
-from harness.delta.family.making import identity_of
-from harness.delta.family.rehydrate import Delivery, Wish, check_family
+from harness.delta.family.rehydrate import Delivery, Identify, Wish, check_family
 from harness.delta.family.rehydrate import rehydrate as rehydrate_family
-from harness.errors import BadInput
+from harness.delta.identity import identity_of
+from harness.errors import BadInput, StoreError
 from harness.images.formats.compression import Compression
 from harness.store import Store
 
@@ -77,24 +77,21 @@ def rehydrate(
         if check:
             done = check_family(folder, wish, stack.enter_context(Bars()))
         else:
-            delivery = _delivery(output, names, stack, **how)
-            identify = remembering(Store.default()) if given else identity_of
+            delivery = _delivery(output, names, **how)
+            identify = _memory() if given else identity_of
             done = rehydrate_family(folder, wish, delivery, stack.enter_context(Bars()), identify)
     for image in done:
         click.echo(f"{image.sha256}  {image.name}", err=output == "-")
 
 
-def _delivery(
-    output: str, names: tuple[str, ...], stack: ExitStack, *, compress: Compression | None, force: bool
-) -> Delivery:
+def _delivery(output: str, names: tuple[str, ...], *, compress: Compression | None, force: bool) -> Delivery:
     if output == "-":
-        if sys.stdout.isatty():
+        if sys.stdout is None or sys.stdout.isatty():
             raise BadInput(
-                "a terminal cannot take an image", next_step="send it to a file or program, or name a folder"
+                "standard output cannot take an image: it is a terminal, or closed",
+                next_step="send it to a file or a program, or name a folder",
             )
-        stream = ToStream(sys.stdout.buffer, as_tar=len(names) != 1, compress=compress)
-        stack.callback(stream.close)
-        return stream
+        return ToStream(sys.stdout.buffer, as_tar=len(names) != 1, compress=compress)
     path = Path(output)
     try:
         is_device = stat.S_ISBLK(path.stat().st_mode)
@@ -105,3 +102,11 @@ def _delivery(
     if len(names) != 1 or compress:
         raise BadInput("takes one image, not packed", where=output, next_step="name one")
     return ToDevice(path)
+
+
+def _memory() -> Identify:
+    """What files were found to be, remembered where there is a place for it."""
+    try:
+        return remembering(Store.default())
+    except StoreError:
+        return identity_of

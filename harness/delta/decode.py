@@ -50,12 +50,16 @@ class _File:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._position = 0
-        self.shares = True  # until it turns out that this file system does not
+        self._cannot: set[int] = set()  # descriptors of bases whose blocks cannot be shared
 
     def shared(self, source: Content, offset: int, length: int) -> bool:
-        self.shares = self.shares and share(source.descriptor, offset, self._descriptor, self._position, length)
-        self._position += length if self.shares else 0
-        return self.shares
+        if source.descriptor in self._cannot:
+            return False
+        if not share(source.descriptor, offset, self._descriptor, self._position, length):
+            self._cannot.add(source.descriptor)
+            return False
+        self._position += length
+        return True
 
     def data(self, view: memoryview) -> None:
         while view:

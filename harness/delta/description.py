@@ -26,7 +26,8 @@ class Description(msgspec.Struct, frozen=True, omit_defaults=True):
 
     version: int
     size: int
-    target: Identity
+    makes: Identity  # the file that comes out
+    target: Identity  # what operations make: that file, or the content that the plan makes it of
     bases: list[Base]
     origins: list[Origin]
     ops: list[Section]
@@ -45,6 +46,7 @@ def describe(recipe: Recipe) -> Description:
     return Description(
         VERSION,
         recipe.size,
+        header.wrapped or header.target,
         header.target,
         header.bases,
         list(_origins(recipe)),
@@ -75,7 +77,7 @@ def to_json(description: Description) -> bytes:
 
 def render(description: Description) -> str:
     """The recipe in a few lines."""
-    made = description.wrapped or description.target
+    made = description.makes
     lines = [
         f"recipe    version {description.version}, {description.size:,} bytes",
         f"makes     {made.size:,} bytes, SHA-256 {made.sha256}",

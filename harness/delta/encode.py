@@ -162,12 +162,16 @@ def _in_order(
     ahead: int,
 ) -> Iterator[Coded]:
     waiting: list[Future[Coded]] = []
-    for group, start in groups:
-        waiting.append(pool.submit(make, group, start))
-        if len(waiting) > ahead:
-            yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
+    try:
+        for group, start in groups:
+            waiting.append(pool.submit(make, group, start))
+            if len(waiting) > ahead:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+    finally:
+        for future in waiting:
+            future.cancel()  # stopped: what runs cannot be, the rest need not begin
 
 
 def _window(size: int, middle: int, total: int) -> tuple[int, int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from harness.delta.recipe import Identity
 from harness.delta.sparse import STEP, ZEROES, Content
+from harness.images.formats.raw import FileBlock
 
 
 def identify(content: Content) -> Identity:
@@ -19,3 +21,13 @@ def identify(content: Content) -> Identity:
                 content.read_into(buffer[:step], start)
             digest.update((memoryview(ZEROES) if is_hole else buffer)[:step])
     return Identity(content.size, digest.hexdigest())
+
+
+def identity_of(path: Path) -> Identity:
+    """What a file is. Raises BadInput where it cannot be read."""
+    with FileBlock(path) as block:
+        content = Content(block)
+        try:
+            return identify(content)
+        finally:
+            content.close()

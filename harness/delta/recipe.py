@@ -29,7 +29,8 @@ CHECK_SIZE = 8  # bytes of BLAKE2b
 PREFIX_SIZE = PREFIX.size + CHECK_SIZE
 MOST_HEADER = 16 * 2**20
 MOST_SIZE = 2**44  # 16 TiB of image: what claims more is not meant to be made
-MOST_PLAN = 64 * 2**20
+MOST_PLAN = 4 * 2**20  # as harness.delta.containers.plan reads them
+MOST_CODECS = 16
 SMALLEST_GROUP = 2**20  # of literals, but for the last one: each may ask for a dictionary of 128 MiB
 STEP = 2**20
 
@@ -74,7 +75,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     codec: Codec
     stored: Size
-    raw: Annotated[int, msgspec.Meta(ge=0, le=MOST_PLAN)]
+    raw: Annotated[int, msgspec.Meta(ge=0, le=GROUP)]
     check: Check
     dictionary: tuple[Size, Annotated[int, msgspec.Meta(ge=1, le=MOST_DICTIONARY)]] | None = None
 
@@ -90,7 +91,9 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     bases: Annotated[list[Base], msgspec.Meta(max_length=MOST_BASES)]
     ops: list[Section]
     literals: list[Section]
-    codecs: dict[Plain, Plain] = {}  # library and version that wrote it, to be told; any version reads it
+    codecs: Annotated[
+        dict[Plain, Plain], msgspec.Meta(max_length=MOST_CODECS)
+    ] = {}  # library and version that wrote it, to be told; any version reads it
     plan: Section | None = None
     wrapped: Identity | None = None
 
@@ -209,8 +212,8 @@ def _check_sizes(block: Block, header: Header, start: int) -> None:
     expected = start + sum(section.stored for section in header.sections())
     if expected != block.size:
         raise _damaged(block.name, f"is {block.size:,} bytes long instead of {expected:,}")
-    if any(section.raw > GROUP for section in [*header.literals, *header.ops]):
-        raise _damaged(block.name, f"a section claims more than {GROUP:,} bytes")
+    if header.plan and header.plan.raw > MOST_PLAN:
+        raise _damaged(block.name, f"its plan claims {header.plan.raw:,} bytes")
     if any(section.raw < SMALLEST_GROUP for section in header.literals[:-1]):
         raise _damaged(block.name, f"a section of literals, not the last, claims less than {SMALLEST_GROUP:,} bytes")
     if any(not 0 < section.raw <= CHUNK * ROW_SIZE or section.raw % ROW_SIZE for section in header.ops):

@@ -7,8 +7,10 @@ import io
 import json
 import lzma
 import os
+import random
 import shutil
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -19,16 +21,18 @@ from click.testing import CliRunner
 from harness.cli import harness
 from harness.delta.errors import DamagedRecipe, WrongBase
 from harness.delta.family.dehydrate import dehydrate
+from harness.delta.family.delivery import ToFolder
 from harness.delta.family.known import SETTLED, remembering
 from harness.delta.family.listing import INDEX, read_index
-from harness.delta.family.making import identity_of
-from harness.delta.family.rehydrate import Wish, check_family
+from harness.delta.family.rehydrate import Wish, check_family, rehydrate
+from harness.delta.identity import identity_of
 from harness.errors import BadInput, HarnessError
 from harness.store import Store
 from harness.tools import run
 from suites.delta.small_family import CONTAINERS, digests, small_family
 
 NAMES = list(CONTAINERS)
+MIB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +196,8 @@ def test_a_damaged_file_of_the_family_leaves_what_was_there(own, tmp_path, which
         (lambda index: index["images"][1].update(file=INDEX), "twice"),
         (lambda index: index["images"][1].update(bases=[index["images"][1]["name"]]), "before its base"),
         (lambda index: index["images"].reverse(), "before its base"),
+        (lambda index: index["images"][1].update(bases=["x"] * 1000), "is not of this format"),
+        (lambda index: index["images"][1].update(bases=[index["images"][0]["name"]] * 2), "twice"),
         (lambda index: index["images"][1].update(size=2**60), "is not of this format"),
         (lambda index: index["images"][1].update(size=-1), "is not of this format"),
         (lambda index: index["images"][1].update(sha256="A" * 64), "is not of this format"),
@@ -245,16 +251,100 @@ def test_a_folder_without_index_is_said_to_be_none(tmp_path):
 def test_two_images_of_one_name_are_refused(images, tmp_path):
     other = tmp_path / "qemu.qcow2"
     other.write_bytes(b"x")
-    with pytest.raises(BadInput, match="is the name of two images"):
+    with pytest.raises(BadInput, match="are both called qemu"):
         dehydrate([images[0], other], tmp_path / "set")
     assert list(tmp_path.iterdir()) == [other]
 
 
-@pytest.mark.parametrize("name", ["a.recipe", "-x", ".hidden"])
+@pytest.mark.parametrize("name", ["a.recipe", "a.zst", INDEX, "-x", ".hidden", "x" * 201, "a:b"])
 def test_an_image_of_a_name_that_would_mislead_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"x" * 5000)
     with pytest.raises(BadInput, match="is no name for an image"):
         dehydrate([tmp_path / name], tmp_path / "set")
+
+
+def test_a_packed_base_serves_as_what_is_inside(images, tmp_path):
+    packed = tmp_path / "qemu.qcow2.gz"
+    packed.write_bytes(gzip.compress(images[0].read_bytes()))
+    dehydrate(images[1:2], tmp_path / "update", given=[packed], effort="fast")
+    command("rehydrate", tmp_path / "update", "openstack.qcow2", "--base", packed, "-o", tmp_path / "out")
+    assert (tmp_path / "out/openstack.qcow2").read_bytes() == images[1].read_bytes()
+
+
+def test_an_image_and_a_base_may_be_the_same(images, tmp_path):
+    same = Path(shutil.copy(images[0], tmp_path / "same.qcow2"))
+    dehydrate([same], tmp_path / "set", given=images[:1], effort="fast")
+    command("rehydrate", tmp_path / "set", "same.qcow2", "--base", images[0], "-o", tmp_path / "out")
+    assert (tmp_path / "out/same.qcow2").read_bytes() == images[0].read_bytes()
+
+
+def test_files_that_the_user_gave_stay_as_they_are(images, tmp_path):
+    """Packed for the way, a base that is asked for goes through a scratch file, not beside the user's own."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    shutil.copy(images[0], mine / "old.qcow2")
+    (mine / "old.qcow2.zst").write_bytes(b"precious")
+    dehydrate(images[1:2], tmp_path / "set", given=images[:1], effort="fast")
+    before = digests(mine) | digests(tmp_path / "set")
+    names = ("qemu.qcow2", "openstack.qcow2")
+    done = command("rehydrate", tmp_path / "set", *names, "--base", mine / "old.qcow2", "--compress", "zst", "-o", "-")
+    assert digests(mine) | digests(tmp_path / "set") == before
+    with tarfile.open(fileobj=io.BytesIO(done.stdout_bytes)) as archive:
+        assert archive.getnames() == [f"{name}.zst" for name in names]
+
+
+def test_a_base_that_changed_after_it_was_looked_at_is_not_delivered(images, tmp_path):
+    dehydrate(images[1:2], tmp_path / "set", given=images[:1], effort="fast")
+    base = Path(shutil.copy(images[0], tmp_path / "base"))
+
+    def looked_at(path):
+        found = identity_of(path)
+        with path.open("r+b") as file:
+            file.seek(MIB)
+            file.write(b"changed")
+        return found
+
+    with pytest.raises(DamagedRecipe, match="holds"):
+        rehydrate(tmp_path / "set", Wish(("qemu.qcow2",), (base,)), ToFolder(tmp_path / "out"), identify=looked_at)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_archive_that_could_not_be_ended_has_no_end(own, images):
+    last = read_index(own).images[-1]
+    with (own / last.file).open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"x")
+    first = read_index(own).images[0].name
+    done = command("rehydrate", own, first, last.name, "-o", "-", code=2)
+    assert not done.stdout_bytes.endswith(bytes(1024))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_only_plain_files_are_taken_from_a_folder(own, kind):
+    recipe = own / next(image.file for image in read_index(own).images if image.is_recipe)
+    for path in (recipe, own / INDEX):
+        path.unlink()
+        {"pipe": os.mkfifo, "link": lambda at: at.symlink_to("/etc/passwd"), "folder": Path.mkdir}[kind](path)
+        assert "is no plain file" in refused("rehydrate", own, "--all", "--check")
+
+
+def test_a_disk_that_is_full_is_said(family):
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "harness.cli", "rehydrate", family, "aws.vmdk", "-o", "-"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr, b"standard output" in done.stderr) == (2, False, True)
+
+
+def test_a_folder_that_cannot_be_written_is_said(family, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    assert "cannot be written" in refused("rehydrate", family, "aws.vmdk", "-o", tmp_path / "file/out")
+
+
+def test_what_a_base_is_can_go_unremembered(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGE_HARNESS_STORE", "/proc/nowhere")
+    dehydrate(images[1:2], tmp_path / "set", given=images[:1], effort="fast")
+    command("rehydrate", tmp_path / "set", "openstack.qcow2", "--base", images[0], "-o", tmp_path / "out")
+    assert (tmp_path / "out/openstack.qcow2").read_bytes() == images[1].read_bytes()
 
 
 def test_a_folder_in_use_is_not_written_into(images, tmp_path):
@@ -281,6 +371,13 @@ def test_recipe_show_tells_all_as_json(family):
     assert sum(origin["bytes"] for origin in shown["origins"]) == shown["target"]["size"]
     assert (shown["size"], shown["layers"]) == (vmdk.stored, ["vmdk"])
     assert any("zlib" in library for library in shown["relies_on"])
+
+
+def test_zeroes_are_not_stored(tmp_path):
+    """Bytes that do not pack beside many zeroes: the image as a whole does pack."""
+    image = tmp_path / "image"
+    image.write_bytes(random.Random(1).randbytes(MIB) + bytes(15 * MIB))
+    assert dehydrate([image], tmp_path / "set").size < 1.1 * MIB
 
 
 def test_recipe_show_reads_well(family):

@@ -10,7 +10,7 @@ import pytest
 
 from harness.delta.family.dehydrate import dehydrate
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 SOON = 60  # seconds
 HUGE = 4 * 2**30  # bytes of zeroes: seconds of hashing
 

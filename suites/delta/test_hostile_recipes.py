@@ -262,7 +262,7 @@ def bomb(codec: str, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("codec", ["zstd", "lzma"])
-@pytest.mark.parametrize("raw", [1, 2 * 2**24 + 1])
+@pytest.mark.parametrize("raw", [1, 2**24 + 1])
 def test_a_section_that_unpacks_to_more_or_less_than_it_claims_is_refused(tmp_path, codec, raw):
     stored = bomb(codec, 2**24)
     header, _ = header_of(forged([Op(LITERAL, raw, 0)], literals=bytes(1)))

@@ -34,6 +34,7 @@ from harness.delta.containers.plan import WHERE, Mapped
 from harness.delta.containers.skeleton import Patched, Skeleton
 from harness.errors import DamagedImage, StoreError
 from harness.images.block import Block
+from harness.images.formats.compression import scratch_parent
 
 MOST_TABLES = 2**30  # bytes of a file beyond twice its content
 MOST_CODECS = 32
@@ -59,14 +60,16 @@ def rebuild_mapped(mapped: Mapped, content: Block) -> Iterator[bytes]:
     units = arranged(mapped, present_units(content, mapped.disk, mapped.unit))
     with ExitStack() as stack:
         try:
-            spool = stack.enter_context(tempfile.TemporaryFile())
+            spool = stack.enter_context(tempfile.TemporaryFile(dir=scratch_parent()))
             sizes = []
             for packed in _packed(mapped, units, content):
                 sizes.append(len(packed))
                 spool.write(packed)
             spool.seek(0)
         except OSError as cause:
-            raise StoreError(f"no room for packed units: {cause.strerror}", where=tempfile.gettempdir()) from cause
+            raise StoreError(
+                f"no room for packed units: {cause.strerror}", where=scratch_parent() or tempfile.gettempdir()
+            ) from cause
         layout = laid_out(mapped, units, lengths_of(mapped, units, sizes))
         return _closing(poured(mapped, units, layout, content, spool), stack.pop_all())
 

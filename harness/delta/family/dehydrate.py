@@ -9,14 +9,24 @@ from pathlib import Path
 
 from harness.delta.coding import Effort
 from harness.delta.encode import encode_file
-from harness.delta.family.listing import MOST_IMAGES, PACKED_SUFFIX, RECIPE_SUFFIX, Listed, is_plain, write_index
+from harness.delta.family.listing import (
+    INDEX,
+    LONGEST_NAME,
+    MOST_IMAGES,
+    PACKED_SUFFIX,
+    RECIPE_SUFFIX,
+    Listed,
+    is_plain,
+    write_index,
+)
 from harness.delta.family.member import Member, opened
 from harness.delta.family.order import Step, arrange
 from harness.delta.family.rehydrate import Wish, check_family
 from harness.delta.family.whole import store
+from harness.delta.family.wrapping import image_name
 from harness.errors import BadInput
 from harness.images.edits.stages import Progress, silent, stage
-from harness.store import new_folder
+from harness.store import check_new, new_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +59,15 @@ def dehydrate(
         raise BadInput("no image to dehydrate", next_step="name one or more")
     if len(images) + len(given) > MOST_IMAGES:
         raise BadInput(f"{len(images) + len(given):,} images are more than a family has")
+    _check_names((*given, *images))
+    check_new(folder)
     with ExitStack() as stack:
         members = []
         for path in (*given, *images):
             with stage(progress, f"look into {path.name}"):
                 members.append(stack.enter_context(opened(path)))
-        _check_names(members)
-        steps = arrange(members, len(given))
+        with stage(progress, "choose the bases"):
+            steps = arrange(members, len(given))
         with new_folder(folder) as aside:
             listed = [_listed(member) for member in members[: len(given)]]
             for step in steps:
@@ -68,14 +80,20 @@ def dehydrate(
     return Dehydrated(folder, tuple(listed))
 
 
-def _check_names(members: Sequence[Member]) -> None:
-    names: set[str] = set()
-    for member in members:
-        if not is_plain(member.name) or member.name.endswith((RECIPE_SUFFIX, PACKED_SUFFIX)):
-            raise BadInput("is no name for an image of a family", where=repr(member.name), next_step="rename it")
-        if member.name in names:
-            raise BadInput("is the name of two images", where=member.name, next_step="rename one")
-        names.add(member.name)
+def _check_names(paths: Sequence[Path]) -> None:
+    names: dict[str, Path] = {}
+    for path in paths:
+        name = image_name(path)
+        if name == INDEX or name.endswith((RECIPE_SUFFIX, PACKED_SUFFIX)) or not is_plain(name):
+            raise BadInput(
+                f"{name!r} is no name for an image of a family: it must be printable, of at most {LONGEST_NAME} bytes, "
+                f"not begin with a dot or dash, hold no colon or slash, and not be {INDEX} or end in {RECIPE_SUFFIX} "
+                f"or {PACKED_SUFFIX}",
+                next_step="rename it",
+            )
+        if name in names:
+            raise BadInput(f"and {names[name]} are both called {name}", where=str(path), next_step="rename one")
+        names[name] = path
 
 
 def _told(members: Sequence[Member], step: Step) -> str:
@@ -93,10 +111,12 @@ def _listed(member: Member) -> Listed:
 def _stored(members: Sequence[Member], step: Step, folder: Path, effort: Effort) -> Listed:
     member = members[step.index]
     if not step.sources and not step.form.container:
-        path = store(member.file, folder, member.name, step.form.sketch.density, effort)
+        path = store(member.file, folder, member.name, step.form.sketch.missing_from(frozenset()), effort)
         return _with_file(member, path, (), ())
     bases = [members[source.index].as_base(source.sight.kind) for source in step.sources]
     encoded = encode_file(step.form.block, bases, container=step.form.container, effort=effort)
+    if (encoded.header.wrapped or encoded.header.target) != member.identity:
+        raise BadInput("changed while it was read", where=member.name, next_step="try again when nobody writes to it")
     path = folder / (member.name + RECIPE_SUFFIX)
     encoded.write(path)
     names = dict.fromkeys(members[source.index].name for source in step.sources)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import struct
 import tarfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from harness.store import replacing
 
 LEVELS: dict[Compression, int] = {"gz": 1, "zst": 3}  # for the way only: who keeps it packs it better
 BLKSSZGET = 0x1268  # linux/fs.h
+DEVICES = Path("/dev")
 ON_A_DEVICE = ("raw", "iso")
 
 
@@ -32,6 +32,10 @@ class ToFolder:
 
     def __init__(self, folder: Path, *, compress: Compression | None = None, force: bool = False) -> None:
         self._folder, self._compress, self._force = folder, compress, force
+        if folder.exists() and not folder.is_dir():
+            raise BadInput("is no folder", where=str(folder), next_step="name a folder, a block device, or -")
+        if folder.absolute().parent == DEVICES and not folder.exists():
+            raise BadInput("is no device", where=str(folder), next_step="see lsblk")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as cause:
@@ -52,17 +56,17 @@ class ToFolder:
         return self._folder / (f"{image.name}.{self._compress}" if self._compress else image.name)
 
     def take(self, image: Listed, made: Path) -> None:
-        target = self.path_of(image)
-        if made == target:
+        if self._compress is None:  # it was made in its place
             return
+        target = self.path_of(image)
         try:
             with replacing(target) as aside, aside.open("wb") as out, FileBlock(made) as block:
-                if self._compress:
-                    out.writelines(_packed(block, self._compress))
-                else:
-                    shutil.copyfile(made, aside)
+                out.writelines(_packed(block, self._compress))
         except OSError as cause:
             raise StoreError(f"cannot be written: {cause.strerror}", where=str(target)) from cause
+
+    def finish(self) -> None:
+        """Nothing: each image is there."""
 
 
 class ToStream:
@@ -80,13 +84,24 @@ class ToStream:
         return None
 
     def take(self, image: Listed, made: Path) -> None:
-        with FileBlock(made) as block:
+        with _streaming(), FileBlock(made) as block:
             if self._tar is None:
                 self._write(block)
             elif self._compress:
-                self._add_packed(made, block)
+                packed = made.with_name(f"{made.name}.{self._compress}")
+                with packed.open("xb") as out:
+                    out.writelines(_packed(block, self._compress))
+                self._add(f"{image.name}.{self._compress}", packed)
+                packed.unlink()
             else:
-                self._add(image.name, made, block.size)
+                self._add(image.name, made)
+
+    def finish(self) -> None:
+        """End the archive: who reads one without its end knows that something went wrong."""
+        with _streaming():
+            if self._tar is not None:
+                self._tar.close()
+            self._stream.flush()
 
     def _write(self, block: FileBlock) -> None:
         pieces = _packed(block, self._compress) if self._compress else pieces_of(block)
@@ -94,28 +109,23 @@ class ToStream:
             self._stream.write(piece)
         self._stream.flush()
 
-    def _add_packed(self, made: Path, block: FileBlock) -> None:
-        packed = made.with_name(f"{made.name}.{self._compress}")
-        try:
-            with packed.open("wb") as out:
-                out.writelines(_packed(block, self._compress or "zst"))
-            self._add(packed.name, packed, packed.stat().st_size)
-        finally:
-            packed.unlink(missing_ok=True)
-
-    def _add(self, name: str, path: Path, size: int) -> None:
+    def _add(self, name: str, path: Path) -> None:
         if self._tar is None:
             return
         entry = tarfile.TarInfo(name)
-        entry.size, entry.mode = size, 0o644
+        entry.size, entry.mode = path.stat().st_size, 0o644
         with path.open("rb") as file:
             self._tar.addfile(entry, file)
 
-    def close(self) -> None:
-        """End the archive."""
-        if self._tar is not None:
-            self._tar.close()
-            self._stream.flush()
+
+@contextmanager
+def _streaming() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # who reads has had enough: for the command line to end quietly
+        raise
+    except OSError as cause:
+        raise StoreError(f"cannot be written: {cause.strerror}", where="standard output") from cause
 
 
 class ToDevice:
@@ -154,6 +164,9 @@ class ToDevice:
             finally:
                 content.close()
 
+    def finish(self) -> None:
+        """Nothing: the image was read back."""
+
     def _compare(self, device: int, content: Content, image: Listed) -> None:
         """Read back what the device has: a disk that lies about its size takes everything."""
         os.posix_fadvise(device, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -169,7 +182,7 @@ def _container(path: Path) -> str:
     """The format of an image; what is none that we know is bytes like a raw disk."""
     try:
         with open_image(path) as image:
-            return image.container
+            return f"{image.container} in {image.compression}" if image.compression else image.container
     except HarnessError:
         return "raw"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness.delta.family.making import identity_of
+from harness.delta.identity import identity_of
 from harness.delta.recipe import Identity
 from harness.errors import StoreError
 from harness.store import Store, content_key

@@ -6,12 +6,14 @@ after those that it is made from.
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from harness.delta.errors import DamagedRecipe, one_line
+from harness.delta.ops import MOST_BASES
 from harness.delta.recipe import Identity, Size
 from harness.errors import BadInput
 
@@ -19,7 +21,7 @@ INDEX = "index.json"
 VERSION = 1
 MOST_IMAGES = 1000
 MOST_BYTES = 4 * 2**20  # of the index
-LONGEST_NAME = 255  # bytes, as file systems have it
+LONGEST_NAME = 200  # bytes: file systems take 255, suffixes and names for the time of writing among them
 RECIPE_SUFFIX = ".recipe"
 PACKED_SUFFIX = ".zst"
 
@@ -33,7 +35,7 @@ class Listed(Identity, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     name: str
     file: str = ""
     stored: Size = 0  # bytes of the file
-    bases: tuple[str, ...] = ()
+    bases: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_BASES)] = ()
     formats: tuple[str, ...] = ()  # containers that the recipe's plan makes, from the outermost: to be told
 
     @property
@@ -72,18 +74,20 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def write_index(folder: Path, images: list[Listed]) -> None:
     """Write the index, the same bytes for the same images."""
     text = msgspec.json.format(msgspec.json.encode(Index(VERSION, images)), indent=1)
-    (folder / INDEX).write_bytes(text + b"\n")
+    with (folder / INDEX).open("xb") as file:
+        file.write(text + b"\n")
 
 
 def read_index(folder: Path) -> Index:
     """Read and check the index of a folder. Raises BadInput for a folder without one, DamagedRecipe for a wrong one."""
     path = folder / INDEX
     try:
-        with path.open("rb") as file:
+        with family_file(folder, INDEX).open("rb") as file:
             text = file.read(MOST_BYTES + 1)
-    except OSError as cause:
+    except (OSError, DamagedRecipe) as cause:
+        why = cause.strerror if isinstance(cause, OSError) else cause.what
         raise BadInput(
-            f"is no folder of recipes: {INDEX} cannot be read ({cause.strerror})",
+            f"is no folder of recipes: {INDEX} cannot be read ({why})",
             where=str(folder),
             next_step="name the folder that `harness dehydrate` wrote",
         ) from cause
@@ -108,11 +112,25 @@ def _check(path: Path, index: Index) -> None:
             raise _damaged(path, f"lists {image.name!r} or its file twice")
         if unknown := next((base for base in image.bases if base not in names), None):
             raise _damaged(path, f"lists {image.name!r} before its base {unknown[:80]!r}")
+        if len(set(image.bases)) < len(image.bases):
+            raise _damaged(path, f"names a base of {image.name!r} twice")
         if image.bases and not image.is_recipe:
             raise _damaged(path, f"names bases of {image.name!r}, which is no recipe")
         names.add(image.name)
         if image.file:
             files.add(image.file)
+
+
+def family_file(folder: Path, name: str) -> Path:
+    """A file of a family's folder. Raises DamagedRecipe for what is none: a pipe, or a link to somewhere else."""
+    path = folder / name
+    try:
+        is_file = stat.S_ISREG(path.lstat().st_mode)
+    except OSError as cause:
+        raise _damaged(path, f"cannot be read: {cause.strerror}") from cause
+    if not is_file:
+        raise _damaged(path, "is no plain file")
+    return path
 
 
 def is_plain(name: str) -> bool:

@@ -13,11 +13,10 @@ from typing import NamedTuple, Protocol
 from harness.delta.bases import BaseFile
 from harness.delta.containers.dissection import rebuild
 from harness.delta.decode import decode_container
-from harness.delta.family.listing import PACKED_SUFFIX, Listed
+from harness.delta.family.listing import PACKED_SUFFIX, Listed, family_file
 from harness.delta.family.whole import restore, wrong
-from harness.delta.identity import identify
+from harness.delta.identity import identity_of
 from harness.delta.recipe import Identity, open_recipe
-from harness.delta.sparse import Content
 from harness.images.extents import Extent
 from harness.images.formats.raw import FileBlock
 
@@ -41,16 +40,6 @@ class Made(NamedTuple):
 
     path: Path
     identity: Identity
-
-
-def identity_of(path: Path) -> Identity:
-    """What a file is. Raises BadInput where it cannot be read."""
-    with FileBlock(path) as block:
-        content = Content(block)
-        try:
-            return identify(content)
-        finally:
-            content.close()
 
 
 class StoppedError(Exception):
@@ -94,36 +83,43 @@ class _Watched:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One image to be made, in its place, or in a scratch file where it has none."""
+    """One image to be made: at `target`, or where it lies if nobody else is to have it and it needs no unpacking.
+
+    `given` is a file that the image was found to be; it may have changed since, so a copy of it is compared again.
+    """
 
     folder: Path
     image: Listed
-    place: Path | None
-    scratch: Path
+    target: Path
+    is_wanted: bool
+    given: Made | None
     made: dict[str, Future[Made]]
     watch: Watch
 
     def make(self) -> Made:
         """The image's file. Raises what went wrong with it or with a base."""
-        image, stored = self.image, self.folder / self.image.file
-        if image.is_recipe:
-            return self._follow(stored)
-        if self.place is None and not stored.name.endswith(PACKED_SUFFIX):  # a base that can be read where it lies
-            if (found := identity_of(stored)) != image.identity:
-                raise wrong(stored, image, found)
-            return Made(stored, found)
-        target = self.place or self.scratch
-        return Made(target, restore(stored, image, target, self.watch.of(image.name, image.size)))
+        image = self.image
+        if self.given and not self.is_wanted:
+            return self.given
+        source = self.given.path if self.given else family_file(self.folder, image.file)
+        if image.is_recipe and not self.given:
+            return self._follow(source)
+        is_packed = not self.given and source.name.endswith(PACKED_SUFFIX)
+        if not self.is_wanted and not is_packed:
+            if (found := identity_of(source)) != image.identity:
+                raise wrong(source, image, found)
+            return Made(source, found)
+        told = self.watch.of(image.name, image.size)
+        return Made(self.target, restore(source, image, self.target, told, is_packed=is_packed))
 
     def _follow(self, path: Path) -> Made:
-        target = self.place or self.scratch
         with open_recipe(path) as recipe, ExitStack() as stack:
             header = recipe.header
             bases = dict(self._base(name, stack) for name in self.image.bases)
             total = header.target.size + (header.wrapped.size if header.wrapped else 0)
             files = [bases[each.sha256] for each in header.bases]
             told = self.watch.of(self.image.name, total)
-            return Made(target, decode_container(recipe, files, target, self._rebuild, progress=told))
+            return Made(self.target, decode_container(recipe, files, self.target, self._rebuild, progress=told))
 
     def _rebuild(self, plan: bytes, content: FileBlock) -> Iterator[bytes]:
         return rebuild(plan, _Watched(content, self.watch.stop))

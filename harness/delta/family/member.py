@@ -11,20 +11,16 @@ from harness.delta.bases import BaseFile
 from harness.delta.containers.dissection import Dissection, dissect, outline
 from harness.delta.encode import Container
 from harness.delta.family.sketch import Sketch, sketch
-from harness.delta.identity import identify
+from harness.delta.family.wrapping import plain_image
+from harness.delta.identity import identity_of
 from harness.delta.recipe import Identity, ViewKind
-from harness.delta.sparse import Content
 from harness.delta.views import kinds_of, viewed
 from harness.errors import DamagedImage, UnsupportedImage
 from harness.images.block import Block
-from harness.images.formats.compression import Compression, detect, unpacked
 from harness.images.formats.raw import FileBlock
-from harness.release.metadata import unpacked_name
 
-HEAD = 512  # bytes
 PACKING, COPYING = 30_000_000, 1_000_000_000  # bytes a CPU second: deflate on the way in; plain bytes
 SEEING = 100_000_000  # bytes a CPU second: inflate on the way out
-KEPT_PACKED = (".tar.gz", ".tgz")  # are published as they are: their checksum is that of the packed file
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +61,6 @@ class Member:
         return BaseFile(self.file, self.identity, kind)
 
 
-def name_of(path: Path, kind: Compression | None) -> str:
-    """What an image is called in its family: a compressed one as what is inside, but for an archive that ships so."""
-    if kind is None or path.name.lower().endswith(KEPT_PACKED):
-        return path.name
-    return unpacked_name(path.name)
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[Member]:
     """Look into an image, for as long as it is needed.
@@ -80,11 +69,7 @@ def opened(path: Path) -> Iterator[Member]:
     Raises BadInput for what cannot be read, DamagedImage for a broken compression, StoreError where there is no room.
     """
     with ExitStack() as stack:
-        with FileBlock(path) as file:
-            kind = detect(file.read(0, min(HEAD, file.size)))
-        name = name_of(path, kind)
-        if kind and name != path.name:
-            path = stack.enter_context(unpacked(path, kind)).path
+        name, path = plain_image(path, stack)
         block = stack.enter_context(FileBlock(path, name))
         dissection = dissect(path)
         if dissection:
@@ -96,19 +81,11 @@ def opened(path: Path) -> Iterator[Member]:
         yield Member(
             name,
             block,
-            Identity(dissection.size, dissection.sha256) if dissection else _identity(block),
+            Identity(dissection.size, dissection.sha256) if dissection else identity_of(path),
             dissection.formats if dissection else (),
             tuple(forms),
             (Sight(None, plain), *_sights(block, forms)),
         )
-
-
-def _identity(block: Block) -> Identity:
-    content = Content(block)
-    try:
-        return identify(content)
-    finally:
-        content.close()
 
 
 def _content(dissection: Dissection) -> Form:

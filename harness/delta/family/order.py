@@ -1,7 +1,7 @@
 """Which images of a family are stored, and from which others each of the rest is made: what costs least in all.
 
 Costs are bytes, estimated from sketches; a CPU second at every rehydration counts as much as a kibibyte. The first
-image is chosen by trying each; then always that one comes next which costs least from those that are there already.
+image is chosen by trying; then always that one comes next which costs least from those that are there already.
 So an image is made from images before it, and there are no circles.
 """
 
@@ -14,6 +14,7 @@ from harness.delta.family.member import Form, Member, Sight
 
 SECOND = 1024  # bytes that a CPU second is worth
 LEAST = 512  # bytes: a recipe that copies everything
+MOST_TRIES = 32  # images tried as the first, those first that take least on their own
 MOST_BASES = 4  # of one recipe: each must be there, and be read
 APART = 1.25  # what an image stored as content and plan seems to cost more than one that any zstd unpacks
 WORTH_A_BASE = 2**16  # bytes that another base must save
@@ -45,43 +46,64 @@ def arrange(members: Sequence[Member], given: int = 0) -> list[Step]:
     there = list(range(given))
     if given == len(members):
         return []
+    prices = _Prices(members)
     if given:
-        return _refined(members, _grown(members, there, []))
-    tries = [_grown(members, [first], [_stored(first, members[first])]) for first in range(len(members))]
+        return _refined(members, prices.grown(there, []))
+    singles = sorted((prices.stored(index) for index in range(len(members))), key=_cost)
+    tries = [prices.grown([first.index], [first]) for first in singles[:MOST_TRIES]]
     return _refined(members, min(tries, key=lambda steps: sum(step.cost for step in steps)))
 
 
-def _grown(members: Sequence[Member], there: list[int], steps: list[Step]) -> list[Step]:
-    """The steps, and then for each image left the cheapest, the cheapest image first."""
-    left = [index for index in range(len(members)) if index not in there]
-    best = {index: _stored(index, members[index]) for index in left}
-    fresh = list(there)
-    while left:
-        for index in left:
-            options = [
-                _made(index, form, (source,)) for form in members[index].forms for source in _all(members, fresh)
-            ]
-            best[index] = min([best[index], *options], key=_cost)
-        step = min((best[index] for index in left), key=_cost)
-        steps.append(step)
-        left.remove(step.index)
-        fresh = [step.index]
-    return steps
+class _Prices:
+    """What each image costs from each other one, found out once."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = members
+        self._made: dict[tuple[int, int], Step] = {}
+        self._stored: dict[int, Step] = {}
+
+    def grown(self, there: Sequence[int], steps: list[Step]) -> list[Step]:
+        """The steps, and then for each image left the cheapest, the cheapest image first."""
+        left = [index for index in range(len(self._members)) if index not in there]
+        best = {index: self.stored(index) for index in left}
+        fresh = list(there)
+        while left:
+            for index in left:
+                best[index] = min([best[index], *(self.made(index, source) for source in fresh)], key=_cost)
+            step = min((best[index] for index in left), key=_cost)
+            steps.append(step)
+            left.remove(step.index)
+            fresh = [step.index]
+        return steps
+
+    def made(self, index: int, source: int) -> Step:
+        """The cheapest way to make one image from one other."""
+        if (index, source) not in self._made:
+            options = (
+                _made(index, form, (seen,))
+                for form in self._members[index].forms
+                for seen in _all(self._members, [source])
+            )
+            self._made[index, source] = min(options, key=_cost)
+        return self._made[index, source]
+
+    def stored(self, index: int) -> Step:
+        """An image on its own: packed as it is, which anybody can unpack, or taken apart where that saves a lot."""
+        if index not in self._stored:
+            options = (_made(index, form, ()) for form in self._members[index].forms)
+            apart = ((step, APART if step.form.container else 1) for step in options)
+            self._stored[index] = min(
+                (replace(step, cost=int(step.cost * factor)) for step, factor in apart), key=_cost
+            )
+        return self._stored[index]
 
 
 def _cost(step: Step) -> int:
     return step.cost
 
 
-def _all(members: Sequence[Member], indexes: list[int]) -> list[Source]:
+def _all(members: Sequence[Member], indexes: Sequence[int]) -> list[Source]:
     return [Source(index, sight) for index in indexes for sight in members[index].sights]
-
-
-def _stored(index: int, member: Member) -> Step:
-    """An image on its own: packed as it is, which anybody can unpack, or as content and plan where that saves a lot."""
-    options = (_made(index, form, ()) for form in member.forms)
-    apart = ((step, APART if step.form.container else 1) for step in options)
-    return min((replace(step, cost=int(step.cost * factor)) for step, factor in apart), key=_cost)
 
 
 def _made(index: int, form: Form, sources: tuple[Source, ...]) -> Step:

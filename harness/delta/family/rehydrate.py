@@ -17,17 +17,22 @@ from threading import Event
 from typing import Protocol
 
 from harness.delta.errors import DamagedRecipe, WrongBase
-from harness.delta.family.listing import INDEX, Index, Listed, read_index
-from harness.delta.family.making import Made, Progress, Watch, Work, identity_of, silent
+from harness.delta.family.listing import INDEX, Index, Listed, family_file, read_index
+from harness.delta.family.making import Made, Progress, Watch, Work, silent
+from harness.delta.family.wrapping import plain_image
+from harness.delta.identity import identity_of
 from harness.delta.recipe import Identity, open_recipe
-from harness.errors import StoreError
+from harness.errors import BadInput, StoreError
 from harness.images.formats.compression import scratch_parent
 
 Identify = Callable[[Path], Identity]
 
 
 class Delivery(Protocol):
-    """Where images go: `place` is where one is to be written at once, None for a scratch file; `take` gets it then."""
+    """Where images go: `place` is where one is to be written at once, None for a scratch file; `take` gets it then.
+
+    What `take` gets was compared with its SHA-256 and belongs to nobody else. `finish` comes when all were taken.
+    """
 
     def scratch(self) -> Path | None:
         """A folder on the same disk as what is delivered."""
@@ -35,6 +40,7 @@ class Delivery(Protocol):
 
     def place(self, image: Listed) -> Path | None: ...
     def take(self, image: Listed, made: Path) -> None: ...
+    def finish(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,9 @@ class Discard:
     def take(self, image: Listed, made: Path) -> None:
         """Nothing: that it was made says all."""
 
+    def finish(self) -> None:
+        """Nothing."""
+
 
 def check_family(folder: Path, wish: Wish, progress: Progress = silent) -> list[Listed]:
     """Make images and compare them, keeping none. Raises what `rehydrate` raises."""
@@ -75,8 +84,10 @@ def rehydrate(
     """
     index = read_index(folder)
     names = list(dict.fromkeys(wish.names)) or [image.name for image in index.images if image.file]
+    if not names:
+        raise BadInput("has no images", where=str(folder))
     with ExitStack() as stack:
-        given = _given(index, wish.given, identify)
+        given = _given(index, wish.given, identify, stack)
         needed = _needed(index, names, given)
         for image in needed:
             if image.is_recipe and image.name not in given:
@@ -84,37 +95,33 @@ def rehydrate(
         scratch = stack.enter_context(_scratch(delivery.scratch()))
         stop = Event()
         makers = stack.enter_context(_pool(wish.jobs, stop))
-        made: dict[str, Future[Made]] = {name: _done(file) for name, file in given.items()}
+        made: dict[str, Future[Made]] = {}
         for image in needed:
-            if image.name not in made:
-                place = delivery.place(image) if image.name in names else None
-                work = Work(folder, image, place, scratch / image.name, made, Watch(progress, stop))
-                made[image.name] = makers.submit(work.make)  # in this order: its bases are made, or being made
+            is_wanted = image.name in names
+            target = (delivery.place(image) if is_wanted else None) or scratch / image.name
+            work = Work(folder, image, target, is_wanted, given.get(image.name), made, Watch(progress, stop))
+            made[image.name] = makers.submit(work.make)  # in this order: its bases are made, or being made
         for name in names:
             delivery.take(index.image(name), made[name].result().path)
+        delivery.finish()
     return [index.image(name) for name in names]
 
 
-def _done(made: Made) -> Future[Made]:
-    future: Future[Made] = Future()
-    future.set_result(made)
-    return future
-
-
-def _given(index: Index, paths: Sequence[Path], identify: Identify) -> dict[str, Made]:
-    """Which images the given files are."""
-    by_sha = {image.sha256: image.name for image in index.images}
+def _given(index: Index, paths: Sequence[Path], identify: Identify, stack: ExitStack) -> dict[str, Made]:
+    """Which images the given files are, or what is inside of packed ones."""
     given = {}
     for path in paths:
-        found = identify(path)
-        if found.sha256 not in by_sha:
+        _, plain = plain_image(path, stack)
+        found = identify(plain) if plain == path else identity_of(plain)
+        names = [image.name for image in index.images if image.identity == found]
+        if not names:
             wanted = "; ".join(f"{image.name} {image.sha256}" for image in index.images if not image.file)
             raise WrongBase(
                 f"is no image of this family: found SHA-256 {found.sha256} ({found.size:,} bytes)",
                 where=str(path),
                 next_step=f"expected {wanted}" if wanted else "leave it away: the folder has all that is needed",
             )
-        given[by_sha[found.sha256]] = Made(path, found)
+        given.update(dict.fromkeys(names, Made(plain, found)))
     return given
 
 
@@ -135,7 +142,7 @@ def _needed(index: Index, names: list[str], given: dict[str, Made]) -> list[List
 
 def _check_recipe(folder: Path, image: Listed, index: Index) -> None:
     """Raise DamagedRecipe unless the recipe is whole and makes this image of those that the index says."""
-    with open_recipe(folder / image.file) as recipe:
+    with open_recipe(family_file(folder, image.file)) as recipe:
         header = recipe.header
         if (header.wrapped or header.target) != image.identity:
             raise DamagedRecipe(f"is no recipe of {image.name}", where=recipe.name, next_step="get the folder again")
@@ -150,11 +157,16 @@ def _check_recipe(folder: Path, image: Listed, index: Index) -> None:
 
 @contextmanager
 def _scratch(beside: Path | None) -> Iterator[Path]:
+    parent = beside or scratch_parent()
     try:
-        with tempfile.TemporaryDirectory(prefix=".rehydrate-", dir=beside or scratch_parent()) as folder:
-            yield Path(folder)
-    except FileNotFoundError as cause:
-        raise StoreError(f"cannot be written: {cause.strerror}", where=str(beside)) from cause
+        folder = tempfile.TemporaryDirectory(prefix=".rehydrate-", dir=parent)
+    except OSError as cause:
+        where = str(parent or tempfile.gettempdir())
+        raise StoreError(
+            f"cannot be written: {cause.strerror}", where=where, next_step="choose another place"
+        ) from cause
+    with folder as name:
+        yield Path(name)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from harness.delta.coding import Effort
 from harness.delta.errors import DamagedRecipe
 from harness.delta.family.listing import PACKED_SUFFIX, Listed
 from harness.delta.recipe import Identity
-from harness.delta.sparse import STEP, ZEROES
+from harness.delta.sparse import STEP, ZEROES, Content
 from harness.errors import BadInput, StoreError
 from harness.images.block import Block
 from harness.images.formats.compression import pieces
@@ -25,9 +25,12 @@ WORTH_PACKING = 0.95  # of its size: what zstd makes no smaller than that stays 
 Told = Callable[[int], None]  # how many more bytes are done
 
 
-def store(image: Block, folder: Path, name: str, density: float, effort: Effort) -> Path:
-    """Write an image into a folder and return its file. Raises StoreError where it cannot be written."""
-    is_packed = density < WORTH_PACKING
+def store(image: Block, folder: Path, name: str, expected: int, effort: Effort) -> Path:
+    """Write an image into a folder and return its file; `expected` is about how many bytes it takes packed.
+
+    Raises StoreError where it cannot be written.
+    """
+    is_packed = expected < WORTH_PACKING * image.size
     target = folder / (name + PACKED_SUFFIX if is_packed else name)
     try:
         with target.open("xb") as file:
@@ -48,12 +51,12 @@ def _packed(image: Block, effort: Effort) -> Iterator[bytes]:
         inner.close()
 
 
-def restore(path: Path, image: Listed, target: Path, told: Told) -> Identity:
+def restore(path: Path, image: Listed, target: Path, told: Told, *, is_packed: bool) -> Identity:
     """Write a stored image to `target`, as it was. Raises DamagedRecipe where it is another, BadInput for no room."""
     digest, size = hashlib.sha256(), 0
     try:
         with replacing(target) as aside, aside.open("r+b", buffering=0) as out:
-            for piece in _unpacked(path):
+            for piece in _unpacked(path) if is_packed else _read(path):
                 if size + len(piece) > image.size:
                     raise wrong(path, image, None)
                 digest.update(piece)
@@ -71,13 +74,18 @@ def restore(path: Path, image: Listed, target: Path, told: Told) -> Identity:
 
 
 def _unpacked(path: Path) -> Iterator[bytes]:
-    if path.name.endswith(PACKED_SUFFIX):
-        with path.open("rb") as packed:
-            yield from pieces(packed, path, "zst")
-        return
+    with path.open("rb") as packed:
+        yield from pieces(packed, path, "zst")
+
+
+def _read(path: Path) -> Iterator[bytes]:
     with FileBlock(path) as block:
-        for start in range(0, block.size, STEP):
-            yield block.read(start, min(STEP, block.size - start))
+        content = Content(block)
+        try:
+            for start in range(0, content.size, STEP):
+                yield content.read(start, min(STEP, content.size - start))
+        finally:
+            content.close()
 
 
 def _write(descriptor: int, piece: bytes, offset: int) -> None:

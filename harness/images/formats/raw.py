@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
@@ -27,10 +28,14 @@ class FileBlock:
         self.path = path
         self._name = name or str(path)
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._size = os.lseek(self._descriptor, 0, os.SEEK_END)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe has no other end
         except OSError as cause:
             raise BadInput(f"cannot be opened: {cause.strerror}", where=str(path)) from cause
+        try:
+            self._size = _size_of(self._descriptor, path)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
 
     @property
     def name(self) -> str:
@@ -100,3 +105,16 @@ class FileBlock:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _size_of(descriptor: int, path: Path) -> int:
+    """Bytes of an opened file or block device. Raises BadInput for anything else."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise BadInput("is a directory", where=str(path), next_step="name a file")
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise BadInput("is neither a file nor a block device", where=str(path))
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_END)
+    except OSError as cause:
+        raise BadInput(f"cannot be read: {cause.strerror}", where=str(path)) from cause
