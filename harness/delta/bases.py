@@ -11,7 +11,6 @@ from harness.delta.errors import WrongBase
 from harness.delta.identity import identify
 from harness.delta.recipe import MOST_SIZE, Base, Identity, Recipe, View, ViewKind
 from harness.delta.sparse import Content
-from harness.delta.views import viewed
 from harness.images.block import Block
 
 
@@ -49,6 +48,8 @@ def open_base(given: BaseFile, kind: ViewKind | None, stack: ExitStack, most: in
     stack.callback(file.close)
     if kind is None:
         return Opened(file, file)
+    from harness.delta.views import viewed  # noqa: PLC0415 - brings all readers of images; most recipes need none
+
     seen = Content(stack.enter_context(viewed(given.block, kind, most=most)))
     stack.callback(seen.close)
     return Opened(file, seen)

@@ -16,7 +16,6 @@ from harness.delta.sparse import STEP, Content
 from harness.errors import BadInput, DamagedImage, HarnessError, StoreError
 from harness.images.formats.compression import Compression
 from harness.images.formats.raw import FileBlock
-from harness.images.source import open_image
 from harness.release.digests import pieces_of
 from harness.release.packing import Setting, packer
 from harness.store import replacing
@@ -180,6 +179,8 @@ class ToDevice:
 
 def _container(path: Path) -> str:
     """The format of an image; what is none that we know is bytes like a raw disk."""
+    from harness.images.source import open_image  # noqa: PLC0415 - brings all readers of images
+
     try:
         with open_image(path) as image:
             return f"{image.container} in {image.compression}" if image.compression else image.container
