@@ -29,6 +29,7 @@ from harness.store import check_replaceable, replacing
 
 BUFFER = 2**18  # bytes: fits the second-level cache, so that hashing finds what reading brought
 ZERO_BUFFER = bytes(BUFFER)
+CHANGED_OR_DAMAGED = "get it again; if it is whole, a base changed while it was read"
 Told = Callable[[int], None]
 ShareRange = Callable[[Content, int, int], bool]  # of a base: offset, length -> whether the output has it now
 Rebuild = Callable[[bytes, FileBlock], Iterator[bytes]]  # plan, content -> the container, in pieces
@@ -109,9 +110,23 @@ def decode_into(recipe: Recipe, bases: Sequence[GivenBase], output: Output) -> I
 def _make(
     recipe: Recipe, bases: Sequence[Content], output: Output, progress: Told, share_range: ShareRange | None = None
 ) -> Identity:
-    made = _Maker(recipe, bases, output, progress, share_range).make()
+    digest = hashlib.sha256()
+    size = _Maker(recipe, bases, output, digest.update, progress, share_range).make()
+    made = Identity(size, digest.hexdigest())
     _check_made(recipe, made)
     return made
+
+
+def _make_content(recipe: Recipe, bases: Sequence[GivenBase], content: Path, progress: Told) -> None:
+    """Write what a container is made of. It is not hashed: the container's own SHA-256 says whether it was right."""
+    with checked(recipe, bases) as contents, content.open("x+b", buffering=0) as file:
+        output = _File(file.fileno())
+        size = _Maker(recipe, contents, output, _unhashed, progress, output.shared).make()
+        file.truncate(size)
+
+
+def _unhashed(_piece: memoryview) -> None:
+    """In the place of a digest."""
 
 
 def decode_container(
@@ -127,7 +142,7 @@ def decode_container(
     check_replaceable(target)
     with _folder_beside(target) as folder:
         content = folder / "content"
-        decode(recipe, bases, content, progress=progress)
+        _make_content(recipe, bases, content, progress)
         digest, size = hashlib.sha256(), 0
         with FileBlock(content) as block, _written(target) as file:
             output = _File(file.fileno())
@@ -145,7 +160,9 @@ def decode_container(
             made = Identity(size, digest.hexdigest())
             if made != wanted:
                 raise DamagedRecipe(
-                    f"rebuilds a container with SHA-256 {made.sha256} and claims {wanted.sha256}", where=recipe.name
+                    f"rebuilds a container with SHA-256 {made.sha256} and claims {wanted.sha256}",
+                    where=recipe.name,
+                    next_step=CHANGED_OR_DAMAGED,
                 )
     return made
 
@@ -182,7 +199,7 @@ def _check_made(recipe: Recipe, made: Identity) -> None:
         raise DamagedRecipe(
             f"makes a file with SHA-256 {made.sha256} and claims {recipe.header.target.sha256}",
             where=recipe.name,
-            next_step="get it again; if it is whole, a base changed while it was read",
+            next_step=CHANGED_OR_DAMAGED,
         )
 
 
@@ -194,20 +211,20 @@ class _Maker:
         recipe: Recipe,
         bases: Sequence[Content],
         output: Output,
+        digest: Callable[[memoryview], None],
         progress: Told,
         share_range: ShareRange | None,
     ) -> None:
         self._recipe, self._bases, self._output = recipe, bases, output
-        self._progress, self._share = progress, share_range
-        self._digest = hashlib.sha256()
+        self._digest, self._progress, self._share = digest, progress, share_range
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
         self._size = 0
         self._literals = _literals(recipe, bases)
         self._rest = memoryview(b"")  # of the piece of literals that was unpacked last
 
-    def make(self) -> Identity:
-        """Do all operations and return what came out."""
+    def make(self) -> int:
+        """Do all operations and return how many bytes came out."""
         for op in self._recipe.ops():
             if op.kind == ZERO:
                 self._put_zeroes(op.length)
@@ -222,7 +239,7 @@ class _Maker:
                         self._put_zeroes(length)
                     else:
                         self._take(base, offset, length)
-        return Identity(self._size, self._digest.hexdigest())
+        return self._size
 
     def _take(self, base: Content, offset: int, length: int) -> None:
         """Copy from a base, sharing its blocks where that is possible."""
@@ -238,7 +255,7 @@ class _Maker:
         for done in range(0, length, BUFFER):
             view = self._view[: min(BUFFER, length - done)]
             self._output.again(view, self._size)
-            self._digest.update(view)
+            self._digest(view)
             self._size += len(view)
             self._progress(len(view))
 
@@ -252,14 +269,14 @@ class _Maker:
                 self._put(view)
 
     def _put(self, view: memoryview) -> None:
-        self._digest.update(view)
+        self._digest(view)
         self._output.data(view)
         self._size += len(view)
         self._progress(len(view))
 
     def _put_zeroes(self, length: int) -> None:
         for done in range(0, length, STEP):
-            self._digest.update(memoryview(ZEROES)[: length - done])
+            self._digest(memoryview(ZEROES)[: length - done])
         self._output.zeroes(length)
         self._size += length
         self._progress(length)

@@ -263,6 +263,15 @@ def test_an_image_of_a_name_that_would_mislead_is_refused(tmp_path, name):
         dehydrate([tmp_path / name], tmp_path / "set")
 
 
+def test_a_base_may_be_called_like_its_image(images, tmp_path):
+    (tmp_path / "old").mkdir()
+    old = Path(shutil.copy(images[1], tmp_path / "old" / images[0].name))
+    dehydrate(images[:1], tmp_path / "set", given=[old], effort="fast")
+    assert [image.name for image in read_index(tmp_path / "set").images] == ["base-qemu.qcow2", "qemu.qcow2"]
+    command("rehydrate", tmp_path / "set", "qemu.qcow2", "--base", old, "-o", tmp_path / "out")
+    assert (tmp_path / "out/qemu.qcow2").read_bytes() == images[0].read_bytes()
+
+
 def test_a_packed_base_serves_as_what_is_inside(images, tmp_path):
     packed = tmp_path / "qemu.qcow2.gz"
     packed.write_bytes(gzip.compress(images[0].read_bytes()))

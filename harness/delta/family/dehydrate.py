@@ -28,6 +28,8 @@ from harness.errors import BadInput
 from harness.images.edits.stages import Progress, silent, stage
 from harness.store import check_new, new_folder
 
+BASE_PREFIX = "base-"
+
 
 @dataclass(frozen=True, slots=True)
 class Dehydrated:
@@ -59,13 +61,13 @@ def dehydrate(
         raise BadInput("no image to dehydrate", next_step="name one or more")
     if len(images) + len(given) > MOST_IMAGES:
         raise BadInput(f"{len(images) + len(given):,} images are more than a family has")
-    _check_names((*given, *images))
+    names = _names(given, images)
     check_new(folder)
     with ExitStack() as stack:
         members = []
-        for path in (*given, *images):
-            with stage(progress, f"look into {path.name}"):
-                members.append(stack.enter_context(opened(path)))
+        for name, path in zip(names, (*given, *images), strict=True):
+            with stage(progress, f"look into {name}"):
+                members.append(stack.enter_context(opened(path, name)))
         with stage(progress, "choose the bases"):
             steps = arrange(members, len(given))
         with new_folder(folder) as aside:
@@ -80,20 +82,29 @@ def dehydrate(
     return Dehydrated(folder, tuple(listed))
 
 
-def _check_names(paths: Sequence[Path]) -> None:
-    names: dict[str, Path] = {}
-    for path in paths:
+def _names(given: Sequence[Path], images: Sequence[Path]) -> list[str]:
+    """What each is called; a base that is called like an image gets another name, as versions are called alike."""
+    taken: dict[str, Path] = {}
+    for path in images:
+        _take_name(image_name(path), path, taken)
+    for path in given:
         name = image_name(path)
-        if name == INDEX or name.endswith((RECIPE_SUFFIX, PACKED_SUFFIX)) or not is_plain(name):
-            raise BadInput(
-                f"{name!r} is no name for an image of a family: it must be printable, of at most {LONGEST_NAME} bytes, "
-                f"not begin with a dot or dash, hold no colon or slash, and not be {INDEX} or end in {RECIPE_SUFFIX} "
-                f"or {PACKED_SUFFIX}",
-                next_step="rename it",
-            )
-        if name in names:
-            raise BadInput(f"and {names[name]} are both called {name}", where=str(path), next_step="rename one")
-        names[name] = path
+        _take_name(f"{BASE_PREFIX}{name}" if name in taken else name, path, taken)
+    names = {path: name for name, path in taken.items()}
+    return [names[path] for path in (*given, *images)]
+
+
+def _take_name(name: str, path: Path, taken: dict[str, Path]) -> None:
+    if name == INDEX or name.endswith((RECIPE_SUFFIX, PACKED_SUFFIX)) or not is_plain(name):
+        raise BadInput(
+            f"{name!r} is no name for an image of a family: it must be printable, of at most {LONGEST_NAME} bytes, not "
+            f"begin with a dot or dash, hold no colon or slash, and not be {INDEX} or end in {RECIPE_SUFFIX} or "
+            f"{PACKED_SUFFIX}",
+            next_step="rename it",
+        )
+    if name in taken:
+        raise BadInput(f"and {taken[name]} are both called {name}", where=str(path), next_step="rename one")
+    taken[name] = path
 
 
 def _told(members: Sequence[Member], step: Step) -> str:

@@ -62,14 +62,14 @@ class Member:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Member]:
-    """Look into an image, for as long as it is needed.
+def opened(path: Path, name: str) -> Iterator[Member]:
+    """Look into an image that is called `name`, for as long as it is needed.
 
     A compressed image is the one inside: that is what is signed and compared (`uncompressed-sha256`).
     Raises BadInput for what cannot be read, DamagedImage for a broken compression, StoreError where there is no room.
     """
     with ExitStack() as stack:
-        name, path = plain_image(path, stack)
+        path = plain_image(path, stack)
         block = stack.enter_context(FileBlock(path, name))
         dissection = dissect(path)
         if dissection:

@@ -111,7 +111,7 @@ def _given(index: Index, paths: Sequence[Path], identify: Identify, stack: ExitS
     """Which images the given files are, or what is inside of packed ones."""
     given = {}
     for path in paths:
-        _, plain = plain_image(path, stack)
+        plain = plain_image(path, stack)
         found = identify(plain) if plain == path else identity_of(plain)
         names = [image.name for image in index.images if image.identity == found]
         if not names:

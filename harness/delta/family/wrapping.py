@@ -24,12 +24,12 @@ def _packing(path: Path) -> Compression | None:
     return None if path.name.lower().endswith(KEPT_PACKED) else kind
 
 
-def plain_image(path: Path, stack: ExitStack) -> tuple[str, Path]:
-    """An image's name in its family, and its file, unpacked for as long as the stack.
+def plain_image(path: Path, stack: ExitStack) -> Path:
+    """An image's file, unpacked for as long as the stack.
 
     Raises BadInput for what cannot be read, DamagedImage for a broken compression, StoreError where there is no room.
     """
     kind = _packing(path)
     if kind is None:
-        return path.name, path
-    return unpacked_name(path.name), stack.enter_context(unpacked(path, kind)).path
+        return path
+    return stack.enter_context(unpacked(path, kind)).path
