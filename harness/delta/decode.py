@@ -119,10 +119,13 @@ def _make(
 
 def _make_content(recipe: Recipe, bases: Sequence[GivenBase], content: Path, progress: Told) -> None:
     """Write what a container is made of. It is not hashed: the container's own SHA-256 says whether it was right."""
-    with checked(recipe, bases) as contents, content.open("x+b", buffering=0) as file:
-        output = _File(file.fileno())
-        size = _Maker(recipe, contents, output, _unhashed, progress, output.shared).make()
-        file.truncate(size)
+    try:
+        with checked(recipe, bases) as contents, content.open("x+b", buffering=0) as file:
+            output = _File(file.fileno())
+            size = _Maker(recipe, contents, output, _unhashed, progress, output.shared).make()
+            file.truncate(size)
+    except OSError as cause:
+        raise BadInput(f"cannot be written: {cause.strerror}", where=str(content)) from cause
 
 
 def _unhashed(_piece: memoryview) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from harness.delta.containers import ova, qcow2, splice, streams, vhd, vhdx, vmdk
+from harness.delta.containers.codecs import check_codec
 from harness.delta.containers.mapped import rebuild_mapped
 from harness.delta.containers.plan import MOST_LAYERS, WHERE, Mapped, Plan, Splice, Stream, from_bytes, to_bytes
 from harness.delta.containers.sparse_map import folded, unfolded
@@ -167,6 +168,22 @@ def outline(plan: bytes) -> Outline:
     return Outline(
         read.size, read.sha256.hex(), read.content, tuple(map(_name, read.layers)), tuple(filter(None, codecs))
     )
+
+
+def check_plan(plan: bytes, content_size: int, size: int, sha256: str) -> None:
+    """What can be known to be wrong with a plan before there is any content, so that minutes of work are not in vain.
+
+    Raises DamagedImage, UnsupportedImage for another version, BadInput where this host's codecs give other bytes.
+    """
+    read = from_bytes(plan)
+    if (read.content, read.size, read.sha256.hex()) != (content_size, size, sha256):
+        raise _damaged("is for another content, or makes another file")
+    for layer in read.layers:
+        if isinstance(layer, Stream):
+            streams.check(layer)
+        elif isinstance(layer, Mapped):
+            for codec in layer.codecs:
+                check_codec(codec)
 
 
 def _name(layer: Layer) -> str:

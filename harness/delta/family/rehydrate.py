@@ -21,8 +21,8 @@ from harness.delta.family.listing import INDEX, Index, Listed, family_file, read
 from harness.delta.family.making import Made, Progress, Watch, Work, silent
 from harness.delta.family.wrapping import plain_image
 from harness.delta.identity import identity_of
-from harness.delta.recipe import Identity, open_recipe
-from harness.errors import BadInput, StoreError
+from harness.delta.recipe import Identity, Recipe, Section, open_recipe
+from harness.errors import BadInput, DamagedImage, StoreError
 from harness.images.formats.compression import scratch_parent
 
 Identify = Callable[[Path], Identity]
@@ -146,6 +146,8 @@ def _check_recipe(folder: Path, image: Listed, index: Index) -> None:
         header = recipe.header
         if (header.wrapped or header.target) != image.identity:
             raise DamagedRecipe(f"is no recipe of {image.name}", where=recipe.name, next_step="get the folder again")
+        if header.plan:
+            _check_plan(recipe, header.plan, image)
         bases = {index.image(name).sha256 for name in image.bases}
         if missing := next((base.sha256 for base in header.bases if base.sha256 not in bases), None):
             raise DamagedRecipe(
@@ -153,6 +155,15 @@ def _check_recipe(folder: Path, image: Listed, index: Index) -> None:
                 where=recipe.name,
                 next_step="get the folder again",
             )
+
+
+def _check_plan(recipe: Recipe, plan: Section, image: Listed) -> None:
+    from harness.delta.containers.dissection import check_plan  # noqa: PLC0415 - 30 ms that a plain recipe need not pay
+
+    try:
+        check_plan(b"".join(recipe.content(plan)), recipe.header.target.size, image.size, image.sha256)
+    except DamagedImage as cause:
+        raise DamagedRecipe(f"its plan {cause.what}", where=recipe.name, next_step="get the folder again") from cause
 
 
 @contextmanager
