@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from harness.cli import harness
+from harness.errors import HarnessError
 from suites.harness.patchy_disk import patchy, qemu_img
 
 SIZE = 6 * 2**20
@@ -37,3 +41,17 @@ def small_family(folder: Path) -> list[Path]:
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a folder, hidden ones too."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def command(*arguments, code=0):
+    done = CliRunner().invoke(harness, [str(each) for each in arguments])
+    if code == 0:
+        assert (done.exit_code, done.exception) == (0, None), done.output
+    return done
+
+
+def refused(*arguments) -> str:
+    """What a command says that refuses."""
+    done = command(*arguments, code=2)
+    assert isinstance(done.exception, HarnessError), done.output
+    return str(done.exception)

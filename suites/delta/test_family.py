@@ -16,9 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from harness.cli import harness
 from harness.delta.errors import DamagedRecipe, WrongBase
 from harness.delta.family.dehydrate import dehydrate
 from harness.delta.family.delivery import ToFolder
@@ -26,46 +24,12 @@ from harness.delta.family.known import SETTLED, remembering
 from harness.delta.family.listing import INDEX, read_index
 from harness.delta.family.rehydrate import Wish, check_family, rehydrate
 from harness.delta.identity import identity_of
-from harness.errors import BadInput, HarnessError
+from harness.errors import BadInput
 from harness.store import Store
-from harness.tools import run
-from suites.delta.small_family import CONTAINERS, digests, small_family
+from suites.delta.small_family import CONTAINERS, command, digests, refused
 
 NAMES = list(CONTAINERS)
 MIB = 2**20
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return small_family(tmp_path_factory.mktemp("family") / "images")
-
-
-@pytest.fixture(scope="module")
-def family(images, tmp_path_factory):
-    """The family dehydrated; tests leave it as it is."""
-    folder = tmp_path_factory.mktemp("family") / "set"
-    dehydrate(images, folder, effort="fast")
-    return folder
-
-
-@pytest.fixture
-def own(family, tmp_path):
-    """A copy that a test may damage."""
-    return shutil.copytree(family, tmp_path / "own")
-
-
-def command(*arguments, code=0):
-    done = CliRunner().invoke(harness, [str(each) for each in arguments])
-    if code == 0:
-        assert (done.exit_code, done.exception) == (0, None), done.output
-    return done
-
-
-def refused(*arguments) -> str:
-    """What a command says that refuses."""
-    done = command(*arguments, code=2)
-    assert isinstance(done.exception, HarnessError), done.output
-    return str(done.exception)
 
 
 def test_every_image_comes_back(family, images, tmp_path):
@@ -178,58 +142,6 @@ def test_a_damaged_file_of_the_family_leaves_what_was_there(own, tmp_path, which
     old.write_bytes(b"old")
     assert image.file in refused("rehydrate", own, image.name, "-o", tmp_path / "out", "--force")
     assert (list(old.parent.iterdir()), old.read_bytes()) == ([old], b"old")
-
-
-@pytest.mark.parametrize(
-    "change, says",
-    [
-        (lambda index: index["images"][1].update(name="../../escape"), "no plain name"),
-        (lambda index: index["images"][1].update(name="/etc/passwd"), "no plain name"),
-        (lambda index: index["images"][1].update(name=".."), "no plain name"),
-        (lambda index: index["images"][1].update(name=""), "no plain name"),
-        (lambda index: index["images"][1].update(name="a\0b"), "no plain name"),
-        (lambda index: index["images"][1].update(name="-rf"), "no plain name"),
-        (lambda index: index["images"][1].update(name="n" * 256), "no plain name"),
-        (lambda index: index["images"][1].update(file="../set/x.recipe"), "no plain name"),
-        (lambda index: index["images"][1].update(name=index["images"][0]["name"]), "twice"),
-        (lambda index: index["images"][1].update(file=index["images"][0]["file"]), "twice"),
-        (lambda index: index["images"][1].update(file=INDEX), "twice"),
-        (lambda index: index["images"][1].update(bases=[index["images"][1]["name"]]), "before its base"),
-        (lambda index: index["images"].reverse(), "before its base"),
-        (lambda index: index["images"][1].update(bases=["x"] * 1000), "is not of this format"),
-        (lambda index: index["images"][1].update(bases=[index["images"][0]["name"]] * 2), "twice"),
-        (lambda index: index["images"][1].update(size=2**60), "is not of this format"),
-        (lambda index: index["images"][1].update(size=-1), "is not of this format"),
-        (lambda index: index["images"][1].update(sha256="A" * 64), "is not of this format"),
-        (lambda index: index["images"][1].update(more=1), "is not of this format"),
-        (lambda index: index.update(images={}), "is not of this format"),
-        (lambda index: index.update(images=index["images"] * 1000), "is not of this format"),
-        (lambda index: index.update(version=2), "version 2"),
-        (lambda index: index["images"][1].update(sha256="0" * 64), "is no recipe of"),
-        (lambda index: index["images"][1].update(bases=[]), "does not name"),
-        (lambda index: index["images"][0].update(sha256="0" * 64), "does not name"),
-        (lambda index: (index["images"][0].update(size=1), index.update(images=index["images"][:1])), "holds"),
-    ],
-)
-def test_a_hostile_index_is_one_error_and_no_file(own, tmp_path, change, says):
-    index = json.loads((own / INDEX).read_text())
-    change(index)
-    (own / INDEX).write_text(json.dumps(index))
-    with pytest.raises(DamagedRecipe, match=says):
-        check_family(own, Wish())
-    refused("rehydrate", own, "--all", "-o", tmp_path / "out")
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "own"] == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    [b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"version":1}' + b" " * 5_000_000],
-    ids=["empty", "cut", "deep", "binary", "long"],
-)
-def test_an_index_that_is_none_is_one_error(own, text):
-    (own / INDEX).write_bytes(text)
-    with pytest.raises(DamagedRecipe):
-        read_index(own)
 
 
 @pytest.mark.parametrize(
@@ -397,56 +309,6 @@ def test_recipe_show_reads_well(family):
 
 def test_recipe_show_refuses_what_is_none(family):
     assert "is no recipe" in refused("recipe", "show", family / INDEX)
-
-
-@pytest.fixture
-def device(tmp_path):
-    """A loop device of 8 MiB over a file, which goes away; skips where this host has none."""
-    file = tmp_path / "device"
-    file.touch()
-    os.truncate(file, 8 * 2**20)
-    try:
-        name = run(["losetup", "--find", "--show", str(file)]).decode().strip()
-    except HarnessError as cause:
-        pytest.skip(f"no loop device here: {cause}")
-    yield Path(name)
-    run(["losetup", "--detach", name])
-
-
-def test_a_block_device_gets_a_raw_disk(family, images, device):
-    command("rehydrate", family, "metal.raw", "-o", device)
-    expected = images[NAMES.index("metal.raw")].read_bytes()
-    assert device.read_bytes()[: len(expected)] == expected
-
-
-@pytest.mark.parametrize(
-    "arguments, says",
-    [
-        (("qemu.qcow2",), "no machine boots from a device"),
-        (("--all",), "takes one image"),
-        (("metal.raw", "--compress", "gz"), "takes one image"),
-    ],
-)
-def test_a_block_device_gets_nothing_else(family, device, arguments, says):
-    assert says in refused("rehydrate", family, *arguments, "-o", device)
-    assert device.read_bytes() == bytes(8 * 2**20)
-
-
-def test_a_block_device_that_is_too_small_stays_as_it_is(tmp_path, device):
-    (tmp_path / "big").write_bytes(b"\x55" * 9 * 2**20)
-    dehydrate([tmp_path / "big"], tmp_path / "set")
-    assert "has 8,388,608 bytes, and big 9,437,184" in refused("rehydrate", tmp_path / "set", "big", "-o", device)
-
-
-def test_a_block_device_in_use_stays_as_it_is(family, device):
-    run(["mke2fs", "-q", "-F", str(device)])
-    expected = device.read_bytes()
-    descriptor = os.open(device, os.O_RDWR | os.O_EXCL)
-    try:
-        assert "is it mounted or in use?" in refused("rehydrate", family, "metal.raw", "-o", device)
-    finally:
-        os.close(descriptor)
-    assert device.read_bytes() == expected
 
 
 def test_a_base_is_hashed_once_and_again_when_it_changed(images, tmp_path, monkeypatch):

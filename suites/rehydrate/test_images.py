@@ -4,17 +4,22 @@
 """
 
 import hashlib
+import re
 
 import pytest
 
 from harness.errors import HarnessError
+from harness.images.difference.explain import explain_difference
 from harness.images.edits.platform import platform_of
 from harness.images.edits.shapes import PLATFORMS
 from harness.images.partitions.gpt import read_table
 from harness.images.partitions.layout import read_layout
+from harness.images.source import open_image
 
 SIBLING = 2**16  # bytes: more than a recipe takes whose image differs in boot entries and packing only
 OTHER_INSTANCE = 1000  # times smaller than its image is the recipe of another instance of the file systems
+METAL4K = "metal4k.raw"
+OF_A_PLATFORM = re.compile(r"/loader[.0-9]*/entries/[^/]+\.conf|/grub2/(console|grub)\.cfg")
 TAR_RECORD = 10240  # bytes: tar files are padded to it
 SECTOR = 512
 STREAM = {
@@ -31,6 +36,7 @@ WANTED = {
     "qcow2": {"version": 3, "cluster_size": 65536, "refcount_bits": 16, "backing_file": None, "snapshots": 0},
     "vmdk": STREAM,
     "ova": {
+        "members": "coreos.ovf, disk.vmdk",
         "dialect": "ustar",
         "owner": "0/0",
         "disk": "disk.vmdk",
@@ -95,6 +101,18 @@ def test_its_container_has_the_platforms_options(made_image, container):
 
 def test_its_length_is_what_readers_of_the_format_expect(made, container):
     assert made.stat().st_size % MULTIPLES.get(container, 1) == 0
+
+
+def test_it_differs_from_qemu_in_what_belongs_to_its_platform(listed, made_image, platform, reference):
+    """Boot entries and console settings, and the times of the filesystem they lie in (facts C1)."""
+    if listed.original is None or listed.listed.name == METAL4K:
+        pytest.skip("only the reference image's own platforms are known to be made of one disk")
+    with open_image(reference.path) as qemu:
+        found = explain_difference(qemu, made_image)
+    files = {(each.partition, each.path) for each in found if each.area == "file"}
+    assert {each for each in files if not (each[0] == "boot" and OF_A_PLATFORM.fullmatch(each[1]))} == set()
+    assert {each.area for each in found} <= {"container", "filesystem", "file"}
+    assert bool(files) == (platform != "qemu")
 
 
 def test_its_partition_table_is_whole(made_image):
