@@ -19,8 +19,9 @@ NOISE = random.Random(11).randbytes(2**20)
 MIB = 2**20
 
 PEAK = """
-import random, resource, sys
+import random, sys
 from harness.delta.coding import GROUP, MOST_DICTIONARY, Dictionary, _zstd, decoded
+from suites.delta.giant_plans import peak
 noise = random.Random(1).randbytes(2**20)
 def part(offset, size):
     return (noise[offset % 2**20:] + noise)[:size]
@@ -29,11 +30,11 @@ if sys.argv[1:]:
     sys.stdout.buffer.write(_zstd(noise * (GROUP // 2**20), dictionary, 2))
 else:
     stored = sys.stdin.buffer.read()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     pieces = decoded("zstd", lambda at, size: stored[at : at + size], len(stored), GROUP,
                      Dictionary(MOST_DICTIONARY, part))
     assert sum(map(len, pieces)) == GROUP
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    print((peak() - before) // 1024)
 """
 
 

@@ -9,6 +9,7 @@ from harness.delta.decode import decode
 from harness.delta.encode import encode_file
 from harness.delta.recipe import open_recipe
 from harness.errors import HarnessError
+from harness.images.block import Memory
 from harness.images.formats.raw import FileBlock
 from harness.tools import run
 from suites.delta.made_recipes import noise
@@ -40,14 +41,13 @@ def taken(folder) -> int:
 
 
 def made_on(folder, target: bytes, base: bytes) -> int:
-    """Bytes that making `target` beside its base takes on the disk."""
+    """Bytes that making `target` beside its base takes on the disk; what else there is lies elsewhere."""
     (folder / "base").write_bytes(base)
-    (folder / "wanted").write_bytes(target)
-    with FileBlock(folder / "wanted") as wanted, FileBlock(folder / "base") as block:
-        encode_file(wanted, [block]).write(folder / "recipe")
-        (folder / "wanted").unlink()
+    path = folder.parent / "recipe"
+    with FileBlock(folder / "base") as block:
+        encode_file(Memory(target, "wanted"), [block]).write(path)
         before = taken(folder)
-        with open_recipe(folder / "recipe") as recipe:
+        with open_recipe(path) as recipe:
             decode(recipe, [block], folder / "made")
     assert (folder / "made").read_bytes() == target
     return taken(folder) - before
