@@ -137,7 +137,11 @@ BARS = (
     Bar("family", "<= 0.5 x the original layout", _family),
     Bar("size", "no limit at 2 GiB", _no_limit),
 )
-KNOWN: Mapping[str, str] = {}
+KNOWN: Mapping[str, str] = {
+    "next version": "53 of the 83 MB are kernel and initramfs, compressed within the disk, which nobody takes apart; "
+    "the rest is searched behind a dictionary of 128 MiB, again for each 20 MiB, so that following it takes 193 MB and not "
+    "zstd's 2.8 GB",
+}
 
 
 def report(rows: Rows) -> str:
