@@ -139,8 +139,8 @@ BARS = (
 )
 KNOWN: Mapping[str, str] = {
     "next version": "53 of the 83 MB are kernel and initramfs, compressed within the disk, which nobody takes apart; "
-    "the rest is searched behind a dictionary of 128 MiB, again for each 20 MiB, so that following it takes 193 MB and not "
-    "zstd's 2.8 GB",
+    "the rest is searched behind a dictionary of 128 MiB, again for each 20 MiB, so that following it takes 193 MB, "
+    "not zstd's 2.8 GB",
 }
 
 
