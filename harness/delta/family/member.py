@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.delta.bases import BaseFile
 from harness.delta.containers.dissection import Dissection, dissect, outline
+from harness.delta.containers.streams import METHODS
 from harness.delta.encode import Container
 from harness.delta.family.sketch import Sketch, sketch
 from harness.delta.family.wrapping import plain_image
@@ -19,7 +20,8 @@ from harness.errors import DamagedImage, UnsupportedImage
 from harness.images.block import Block
 from harness.images.formats.raw import FileBlock
 
-PACKING, COPYING = 30_000_000, 1_000_000_000  # bytes a CPU second: deflate on the way in; plain bytes
+# Bytes a CPU second on the way in: gzip -9 or xz around all of it; grains and clusters; plain bytes.
+STREAMING, PACKING, COPYING = 7_000_000, 30_000_000, 1_000_000_000
 SEEING = 100_000_000  # bytes a CPU second: inflate on the way out
 
 
@@ -91,8 +93,9 @@ def opened(path: Path, name: str) -> Iterator[Member]:
 def _content(dissection: Dissection) -> Form:
     found = sketch(dissection.content)
     is_packed = bool(outline(dissection.plan).codecs)
+    rate = STREAMING if METHODS.keys() & set(dissection.formats) else PACKING if is_packed else COPYING
     container = Container(dissection.plan, Identity(dissection.size, dissection.sha256))
-    return Form(dissection.content, found, container, found.stored / (PACKING if is_packed else COPYING))
+    return Form(dissection.content, found, container, found.stored / rate)
 
 
 def _sights(block: FileBlock, forms: list[Form]) -> Iterator[Sight]:

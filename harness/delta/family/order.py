@@ -1,6 +1,6 @@
 """Which images of a family are stored, and from which others each of the rest is made: what costs least in all.
 
-Costs are bytes, estimated from sketches; a CPU second at every rehydration counts as much as a kibibyte. The first
+Costs are bytes, estimated from sketches; a CPU second at every rehydration counts as much as 64 KiB. The first
 image is chosen by trying; then always that one comes next which costs least from those that are there already.
 So an image is made from images before it, and there are no circles.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness.delta.family.member import Form, Member, Sight
 
-SECOND = 1024  # bytes that a CPU second is worth
+SECOND = 2**16  # bytes that a CPU second is worth
 LEAST = 512  # bytes: a recipe that copies everything
 MOST_TRIES = 32  # images tried as the first, those first that take least on their own
 MOST_BASES = 4  # of one recipe: each must be there, and be read
@@ -91,11 +91,15 @@ class _Prices:
         """An image on its own: packed as it is, which anybody can unpack, or taken apart where that saves a lot."""
         if index not in self._stored:
             options = (_made(index, form, ()) for form in self._members[index].forms)
-            apart = ((step, APART if step.form.container else 1) for step in options)
-            self._stored[index] = min(
-                (replace(step, cost=int(step.cost * factor)) for step, factor in apart), key=_cost
-            )
+            self._stored[index] = min((self._with_waiting(step) for step in options), key=_cost)
         return self._stored[index]
+
+    def _with_waiting(self, step: Step) -> Step:
+        """All others may have to wait for an image that is stored taken apart: gzip -9 around a disk takes minutes."""
+        if step.form.container is None:
+            return step
+        waiting = step.form.seconds * SECOND * (len(self._members) - 1)
+        return replace(step, cost=int(step.cost * APART + waiting))
 
 
 def _cost(step: Step) -> int:
