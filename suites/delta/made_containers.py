@@ -40,7 +40,7 @@ def made(folder: Path, form: str, size: int, seed: int, patches: int = 12) -> Pa
 
 
 def comes_back(path: Path) -> bool:
-    """Whether the file is taken apart; if so it is the same again, from a content without holes too."""
+    """Whether the file is taken apart. If it is, this asserts that it is the same again, from a dense content too."""
     taken = dissect(path)
     if taken is None:
         return False
