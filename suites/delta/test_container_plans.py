@@ -41,16 +41,22 @@ def genuine(tmp_path_factory):
     return found
 
 
-def provoked(raw: bytes, content) -> type[HarnessError] | None:
-    """The error of a plan, which comes before any output; None where there is output."""
+def failure(raw: bytes, content) -> HarnessError | None:
+    """What a plan is refused for, before any output; None where there is output."""
     try:
         pieces = rebuild(raw, content)
     except HarnessError as error:
-        assert "\n" not in str(error)
-        return type(error)
+        return error
     with contextlib.suppress(DamagedImage):
         assert sum(len(piece) for piece in pieces) <= 64 * MIB
     return None
+
+
+def provoked(raw: bytes, content) -> type[HarnessError] | None:
+    """The type of what a plan is refused for, in one line."""
+    told = failure(raw, content)
+    assert "\n" not in str(told)
+    return told and type(told)
 
 
 def changed(raw: bytes, **changes) -> bytes:
