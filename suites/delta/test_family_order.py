@@ -4,10 +4,14 @@ import random
 
 import pytest
 
+from harness.delta.encode import Container
 from harness.delta.family.dehydrate import dehydrate
 from harness.delta.family.listing import read_index
+from harness.delta.family.member import Form, Member, Sight
+from harness.delta.family.order import arrange
 from harness.delta.family.rehydrate import Wish, check_family
-from harness.delta.family.sketch import sketch
+from harness.delta.family.sketch import Sketch, sketch
+from harness.delta.recipe import Identity
 from harness.images.block import Memory
 from harness.tools import run
 from suites.delta.small_family import small_family
@@ -97,6 +101,60 @@ def test_the_order_of_naming_does_not_matter_to_the_size(tmp_path):
         for number, named in enumerate((images, images[::-1]))
     }
     assert max(sizes) - min(sizes) < 2048
+
+
+def marked(count, megabytes, start=0):
+    """What is seen of an image that packs to so many megabytes."""
+    marks = frozenset(number.to_bytes(8, "little") for number in range(start, start + count))
+    return Sketch(marks, megabytes * 10**6, 1.0)
+
+
+DISK, SMALLER = marked(10_000, 200), marked(10_000, 198)
+EMPTY = Memory(b"", "empty")
+
+
+def member(name, *forms):
+    """An image with its bytes and, in a second form, the disk inside and how long rebuilding it takes."""
+    sights = (Sight(None, forms[0].sketch), *(Sight("disk", form.sketch, 3.0) for form in forms[1:]))
+    return Member(name, EMPTY, Identity(1, "00" * 32), (), forms, sights)
+
+
+def packed(name, number, seconds, disk=DISK):
+    """A compressed container: its own bytes are like nobody else's."""
+    container = Container(bytes(1300), Identity(1, "00" * 32))
+    own = marked(8_600, 269, start=10**6 * number)
+    return member(name, Form(EMPTY, own), Form(EMPTY, disk, container, seconds))
+
+
+def ways(*members):
+    """How each image comes about: from which others, and whether it is rebuilt."""
+    return {
+        members[step.index].name: (
+            {members[source.index].name for source in step.sources},
+            step.form.container is not None,
+        )
+        for step in arrange(members)
+    }
+
+
+def test_twenty_seconds_are_not_worth_a_thirtieth_of_a_megabyte():
+    """Two streams of one disk differ in a few sectors; copying would be done in no time, and keep 30 kB."""
+    first = packed("first.vmdk", 1, 20.0)
+    other = marked(8_600, 269, start=10**6 + 2)
+    second = member("second.vmdk", Form(EMPTY, other), first.forms[1])
+    found = ways(member("disk.qcow2", Form(EMPTY, DISK)), first, second)
+    assert found["second.vmdk"] == ({"disk.qcow2"}, True)
+
+
+def test_no_family_waits_minutes_for_the_image_it_is_made_from_to_save_a_hundredth():
+    found = ways(packed("disk.tar.gz", 1, 90.0, SMALLER), *(member(f"{n}.qcow2", Form(EMPTY, DISK)) for n in "abcd"))
+    assert found["disk.tar.gz"][1]
+    assert [made for name, made in found.items() if name != "disk.tar.gz" and made[0] == {"disk.tar.gz"}] == []
+
+
+def test_of_equal_images_the_one_that_is_there_first_is_made_from():
+    found = ways(member("disk.qcow2", Form(EMPTY, DISK)), packed("a.vmdk", 1, 20.0), packed("b.vmdk", 2, 20.0))
+    assert found == {"disk.qcow2": (set(), False)} | dict.fromkeys(("a.vmdk", "b.vmdk"), ({"disk.qcow2"}, True))
 
 
 @pytest.mark.parametrize("shift", [0, 512, 2048, 512 * 7])

@@ -1,18 +1,20 @@
 """Which images of a family are stored, and from which others each of the rest is made: what costs least in all.
 
-Costs are bytes, estimated from sketches; a CPU second at every rehydration counts as much as 64 KiB. The first
-image is chosen by trying; then always that one comes next which costs least from those that are there already.
-So an image is made from images before it, and there are no circles.
+Costs are bytes, estimated from sketches; a CPU second at every rehydration of an image counts as much as a kibibyte,
+those that its bases take included, and one that the whole family waits for as 64 KiB for each image. The first image
+is chosen by trying; then always that one comes next which costs least from those that are there already. So an image
+is made from images before it, and there are no circles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.delta.family.member import Form, Member, Sight
 
-SECOND = 2**16  # bytes that a CPU second is worth
+SECOND = 2**10  # bytes that a CPU second is worth to who makes one image
+WAITING = 2**16  # and to each other image, where that is the one which all are made from
 LEAST = 512  # bytes: a recipe that copies everything
 MOST_TRIES = 32  # images tried as the first, those first that take least on their own
 MOST_BASES = 4  # of one recipe: each must be there, and be read
@@ -30,12 +32,20 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How to come by one image: from sources, or with none of them stored. `cost` is the estimate, in bytes."""
+    """How to come by one image: from sources, or with none of them stored.
+
+    `cost` is the estimate, in bytes; `seconds` are the CPU seconds until it is there.
+    """
 
     index: int
     form: Form
     sources: tuple[Source, ...]
     cost: int
+    seconds: float
+
+    def after(self, seconds: float) -> Step:
+        """The same where its sources are there that late."""
+        return replace(self, cost=self.cost + int(seconds * SECOND), seconds=self.seconds + seconds)
 
 
 def arrange(members: Sequence[Member], given: int = 0) -> list[Step]:
@@ -66,14 +76,15 @@ class _Prices:
         """The steps, and then for each image left the cheapest, the cheapest image first."""
         left = [index for index in range(len(self._members)) if index not in there]
         best = {index: self.stored(index) for index in left}
-        fresh = list(there)
+        fresh = dict.fromkeys(there, 0.0) | {step.index: step.seconds for step in steps}
         while left:
             for index in left:
-                best[index] = min([best[index], *(self.made(index, source) for source in fresh)], key=_cost)
+                made = (self.made(index, source).after(seconds) for source, seconds in fresh.items())
+                best[index] = min([best[index], *made], key=_cost)
             step = min((best[index] for index in left), key=_cost)
             steps.append(step)
             left.remove(step.index)
-            fresh = [step.index]
+            fresh = {step.index: step.seconds}
         return steps
 
     def made(self, index: int, source: int) -> Step:
@@ -98,7 +109,7 @@ class _Prices:
         """All others may have to wait for an image that is stored taken apart: gzip -9 around a disk takes minutes."""
         if step.form.container is None:
             return step
-        waiting = step.form.seconds * SECOND * (len(self._members) - 1)
+        waiting = step.form.seconds * WAITING * (len(self._members) - 1)
         return replace(step, cost=int(step.cost * APART + waiting))
 
 
@@ -115,24 +126,29 @@ def _made(index: int, form: Form, sources: tuple[Source, ...]) -> Step:
     seconds = form.seconds + sum(source.sight.seconds for source in sources)
     plan = len(form.container.plan) if form.container else 0
     missing = form.sketch.missing_from(known)
-    return Step(index, form, sources, LEAST + missing + plan + int(seconds * SECOND))
+    return Step(index, form, sources, LEAST + missing + plan + int(seconds * SECOND), seconds)
 
 
 def _refined(members: Sequence[Member], steps: list[Step]) -> list[Step]:
     """The same with more bases, or other ones, where they save more than they cost."""
     made = {step.index for step in steps}
-    there = [index for index in range(len(members)) if index not in made]
+    there = {index: 0.0 for index in range(len(members)) if index not in made}
     refined = []
     for step in steps:
         refined.append(_with_more(members, step, there))
-        there.append(step.index)
+        there[step.index] = refined[-1].seconds
     return refined
 
 
-def _with_more(members: Sequence[Member], step: Step, there: list[int]) -> Step:
+def _with_more(members: Sequence[Member], step: Step, there: Mapping[int, float]) -> Step:
+    """`there` says of each image that is there how many seconds it took."""
     while step.sources and len(step.sources) < MOST_BASES and step.cost > WORTH_A_BASE:
-        others = [source for source in _all(members, there) if source not in step.sources]
-        options = [_made(step.index, step.form, (*step.sources, source)) for source in others]
+        others = [source for source in _all(members, list(there)) if source not in step.sources]
+        latest = max(there[source.index] for source in step.sources)
+        options = [
+            _made(step.index, step.form, (*step.sources, source)).after(max(latest, there[source.index]))
+            for source in others
+        ]
         better = min(options, key=_cost, default=step)
         if better.cost > step.cost - WORTH_A_BASE:
             break
