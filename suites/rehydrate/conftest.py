@@ -10,9 +10,10 @@ import pytest
 
 from fixtures.rehydration import EVERY_DAY, rehydrated
 from harness.delta.family.listing import Listed, read_index
+from harness.images.edits.platform import set_platform
 from harness.images.edits.shapes import shape_of
 from harness.images.source import Image, open_image
-from harness.store import Store
+from harness.store import Store, content_key
 from suites.bench import recipe_work
 
 AT_NIGHT = ("metal", "vmware", "gcp", "hyperv", "nutanix")
@@ -54,8 +55,13 @@ def whole_family(platform_image: Callable[[str], Path], family_of: Callable[...,
 
 @pytest.fixture(scope="session")
 def metal4k(reference, store: Store) -> Path:
-    """The trees of the reference image in other file systems, on a disk of 4 KiB sectors."""
-    return recipe_work.family(store, reference).metal4k
+    """The trees of the reference image in other file systems, on a disk of 4 KiB sectors, as bare metal gets it."""
+    disk = recipe_work.family(store, reference).metal4k
+
+    def make(folder: Path) -> None:
+        set_platform(disk, "metal", folder / METAL4K, form="raw")
+
+    return store.entry("platform", content_key({"image": disk.parent.name, "platform": "metal4k"}), make) / METAL4K
 
 
 @pytest.fixture(scope="session")

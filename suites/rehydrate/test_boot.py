@@ -43,4 +43,4 @@ def test_openstack_boots(openstack, console_password, machine_spec, accel, store
         machine.console.login("console", console_password[0], deadline)
         status, line = machine.console.run("cat /proc/cmdline", deadline)
         assert (status, "ignition.platform.id=openstack" in line) == (0, True)
-        assert machine.console.run("systemctl is-system-running", deadline) == (0, "running")
+        assert machine.console.run("systemctl is-system-running", deadline) == (0, "running\n")
