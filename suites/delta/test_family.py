@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from harness.delta.errors import DamagedRecipe, WrongBase
 from harness.delta.family.dehydrate import dehydrate
@@ -92,6 +93,26 @@ def test_a_packed_image_is_listed_as_what_is_inside(images, tmp_path):
     assert [image.name for image in read_index(tmp_path / "set").images] == ["qemu.qcow2", "openstack.qcow2"]
     command("rehydrate", tmp_path / "set", "qemu.qcow2", "-o", tmp_path / "out")
     assert (tmp_path / "out/qemu.qcow2").read_bytes() == images[0].read_bytes()
+
+
+def test_a_compressed_file_comes_back_as_it_was_where_its_name_promises_nothing_else(images, tmp_path):
+    """An initramfs."""
+    initramfs = tmp_path / "initramfs.img"
+    initramfs.write_bytes(zstd.compress(images[0].read_bytes()[:300_000] + b"an archive"))
+    given = tmp_path / "live.iso"
+    given.write_bytes(bytes(2048) + initramfs.read_bytes() + images[0].read_bytes()[:5000])
+    dehydrate([initramfs], tmp_path / "set", given=[given], effort="fast")
+    command("rehydrate", tmp_path / "set", "initramfs.img", "--base", given, "-o", tmp_path / "out")
+    assert (tmp_path / "out/initramfs.img").read_bytes() == initramfs.read_bytes()
+    assert read_index(tmp_path / "set").image("initramfs.img").stored < 1000
+
+
+def test_a_packed_base_may_have_any_name(images, tmp_path):
+    dehydrate(images[1:2], tmp_path / "update", given=images[:1], effort="fast")
+    packed = tmp_path / "last month's"
+    packed.write_bytes(gzip.compress(images[0].read_bytes()))
+    command("rehydrate", tmp_path / "update", "openstack.qcow2", "--base", packed, "-o", tmp_path / "out")
+    assert (tmp_path / "out/openstack.qcow2").read_bytes() == images[1].read_bytes()
 
 
 def test_a_base_that_everybody_has_is_not_stored(images, tmp_path):

@@ -19,7 +19,7 @@ from typing import Protocol
 from harness.delta.errors import DamagedRecipe, WrongBase
 from harness.delta.family.listing import INDEX, Index, Listed, family_file, read_index
 from harness.delta.family.making import Made, Progress, Watch, Work, silent
-from harness.delta.family.wrapping import plain_image
+from harness.delta.family.wrapping import readings
 from harness.delta.identity import identity_of
 from harness.delta.recipe import Identity, Recipe, Section, open_recipe
 from harness.errors import BadInput, DamagedImage, StoreError
@@ -111,17 +111,19 @@ def _given(index: Index, paths: Sequence[Path], identify: Identify, stack: ExitS
     """Which images the given files are, or what is inside of packed ones."""
     given = {}
     for path in paths:
-        plain = plain_image(path, stack)
-        found = identify(plain) if plain == path else identity_of(plain)
-        names = [image.name for image in index.images if image.identity == found]
-        if not names:
+        for file in readings(path, stack):
+            found = identify(file) if file == path else identity_of(file)
+            names = [image.name for image in index.images if image.identity == found]
+            if names:
+                break
+        else:
             wanted = "; ".join(f"{image.name} {image.sha256}" for image in index.images if not image.file)
             raise WrongBase(
                 f"is no image of this family: found SHA-256 {found.sha256} ({found.size:,} bytes)",
                 where=str(path),
                 next_step=f"expected {wanted}" if wanted else "leave it away: the folder has all that is needed",
             )
-        given.update(dict.fromkeys(names, Made(plain, found)))
+        given.update(dict.fromkeys(names, Made(file, found)))
     return given
 
 
