@@ -31,10 +31,15 @@ GZIP_END = b"\x03\0"  # deflate's empty last block
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How thoroughly to pack; `in_blocks` cuts xz into blocks of 16 MiB that can be packed side by side."""
+    """How thoroughly to pack.
+
+    `in_blocks` cuts xz into blocks of 16 MiB that can be packed side by side. `window_log` lets zstd look for what it
+    has seen that far back (2^27 bytes is what any zstd unpacks unasked, with as much memory); 0 is the level's own.
+    """
 
     level: int
     in_blocks: bool = False
+    window_log: int = 0
 
 
 # cosa compress: gzip -9, xz -9 in one block, zstd -10. fast-vm-image export: gzip (6), xz --best in blocks, zstd -19.
@@ -58,7 +63,7 @@ def packer(kind: Compression, setting: Setting, size: int, threads: int = 0) -> 
     if kind == "gz":
         return GzipPacker(setting.level, threads)
     if kind == "zst":
-        return ZstdPacker(setting.level, size, threads)
+        return ZstdPacker(setting, size, threads)
     if setting.in_blocks:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return XzBlockPacker(max(1, min(threads, memory // 2 // MEMORY_OF_BLOCK)))
@@ -155,13 +160,15 @@ class XzBlockPacker:
 class ZstdPacker:
     """One zstd frame with its content size and checksum, as the zstd program writes."""
 
-    def __init__(self, level: int, size: int, threads: int) -> None:
+    def __init__(self, setting: Setting, size: int, threads: int) -> None:
         parameter = zstd.CompressionParameter
         options: dict[int, int] = {
-            parameter.compression_level: level,
+            parameter.compression_level: setting.level,
             parameter.checksum_flag: 1,
             parameter.nb_workers: threads,
         }
+        if setting.window_log:
+            options |= {parameter.window_log: setting.window_log, parameter.enable_long_distance_matching: 1}
         self._inner = zstd.ZstdCompressor(options=options)
         self._inner.set_pledged_input_size(size)
 

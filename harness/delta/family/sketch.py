@@ -29,17 +29,21 @@ INCOMPRESSIBLE = 0.95  # of its size: what compressed data is left with, by what
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """`marks` of the chosen sectors; `stored` is how many bytes are not in holes, `density` what zstd leaves."""
+    """`marks` of the chosen sectors; `stored` is how many bytes are not in holes, `density` what zstd leaves.
+
+    `chosen` is how many sectors they are of: more than marks where the image has something twice.
+    """
 
     marks: frozenset[bytes]
     stored: int
     density: float
+    chosen: int
 
     def missing_from(self, known: frozenset[bytes]) -> int:
-        """About how many bytes of this image are not in those with these marks, packed."""
+        """About how many bytes of this image are not in those with these marks, packed, each but once."""
         if not self.marks:
             return 0
-        return int(self.stored * self.density * len(self.marks - known) / len(self.marks))
+        return int(self.stored * self.density * len(self.marks - known) / self.chosen)
 
 
 def sketch(block: Block) -> Sketch:
@@ -50,19 +54,21 @@ def sketch(block: Block) -> Sketch:
         stored = sum(piece.length for piece in data)
         taste = TASTE if stored > SMALL else STEP
         marks: set[bytes] = set()
-        tasted, packed = 0, 0.0
+        tasted, packed, chosen = 0, 0.0, 0
         for offset, length, _ in data:
             for start in range(offset, offset + length, STEP):
                 piece = content.read(start, min(STEP, offset + length - start))
                 if piece == ZEROES[: len(piece)]:
                     stored -= len(piece)
                     continue
-                marks.update(_marks(piece, -start % SECTOR))
+                found = _marks(piece, -start % SECTOR)
+                marks.update(found)
+                chosen += len(found)
                 tasted += len(piece[:taste])
                 packed += _packed(piece[:taste])
     finally:
         content.close()
-    return Sketch(frozenset(marks), stored, min(1.0, packed / tasted) if tasted else 0.0)
+    return Sketch(frozenset(marks), stored, min(1.0, packed / tasted) if tasted else 0.0, chosen)
 
 
 def _marks(piece: bytes, first: int) -> set[bytes]:

@@ -21,6 +21,7 @@ from harness.release.packing import Setting, packer
 from harness.store import replacing
 
 LEVELS: dict[Effort, int] = {"fast": 10, "normal": 15, "best": 19}
+WINDOW_LOG = 27  # 128 MiB: kernel and initramfs are in an image twice, farther apart than zstd looks by itself
 WORTH_PACKING = 0.95  # of its size: what zstd makes no smaller than that stays as it is, a base that needs no unpacking
 Told = Callable[[int], None]  # how many more bytes are done
 
@@ -42,7 +43,7 @@ def store(image: Block, folder: Path, name: str, expected: int, effort: Effort) 
 
 
 def _packed(image: Block, effort: Effort) -> Iterator[bytes]:
-    inner = packer("zst", Setting(LEVELS[effort]), image.size)
+    inner = packer("zst", Setting(LEVELS[effort], window_log=WINDOW_LOG), image.size)
     try:
         for piece in pieces_of(image):
             yield inner.pack(piece)
