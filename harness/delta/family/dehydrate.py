@@ -122,7 +122,7 @@ def _listed(member: Member) -> Listed:
 def _stored(members: Sequence[Member], step: Step, folder: Path, effort: Effort) -> Listed:
     member = members[step.index]
     if not step.sources and not step.form.container:
-        path = store(member.file, folder, member.name, step.form.sketch.missing_from(frozenset()), effort)
+        path = store(member.file, folder, member.name, effort)
         return _with_file(member, path, (), ())
     bases = [members[source.index].as_base(source.sight.kind) for source in step.sources]
     encoded = encode_file(step.form.block, bases, container=step.form.container, effort=effort)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from harness.delta.coding import Effort
@@ -26,20 +26,29 @@ WORTH_PACKING = 0.95  # of its size: what zstd makes no smaller than that stays 
 Told = Callable[[int], None]  # how many more bytes are done
 
 
-def store(image: Block, folder: Path, name: str, expected: int, effort: Effort) -> Path:
-    """Write an image into a folder and return its file; `expected` is about how many bytes it takes packed.
+def store(image: Block, folder: Path, name: str, effort: Effort) -> Path:
+    """Write an image into a folder, packed if that pays, and return its file.
 
+    That is found out by packing: what is compressed already may still be there twice.
     Raises StoreError where it cannot be written.
     """
-    is_packed = expected < WORTH_PACKING * image.size
-    target = folder / (name + PACKED_SUFFIX if is_packed else name)
+    packed, plain = folder / (name + PACKED_SUFFIX), folder / name
+    if _written(_packed(image, effort), packed) < WORTH_PACKING * image.size:
+        return packed
+    packed.unlink()
+    _written(pieces_of(image), plain)
+    return plain
+
+
+def _written(content: Iterable[bytes], target: Path) -> int:
+    """Bytes written."""
     try:
         with target.open("xb") as file:
-            file.writelines(_packed(image, effort) if is_packed else pieces_of(image))
+            file.writelines(content)
             os.fsync(file.fileno())
+            return file.tell()
     except OSError as cause:
         raise StoreError(f"cannot be written: {cause.strerror}", where=str(target)) from cause
-    return target
 
 
 def _packed(image: Block, effort: Effort) -> Iterator[bytes]:
