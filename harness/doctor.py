@@ -21,7 +21,7 @@ from rich.table import Table
 
 from harness.errors import HarnessError
 from harness.machine import accel
-from harness.machine.qemu import OVMF_CODE, OVMF_VARS
+from harness.machine.qemu.command_line import OVMF_CODE, OVMF_VARS
 from harness.report.svg import size_text
 from harness.store import Store
 from harness.tools import Tool, known_tools

@@ -16,9 +16,9 @@ from typing import Literal
 
 from harness.deadline import Deadline
 from harness.errors import BadInput, DeadlinePassed, HarnessError, MachineFailed
-from harness.machine.console import Console
-from harness.machine.process import Process
-from harness.machine.qemu import CPUS, PROGRAMS, version_of
+from harness.machine.console.console import Console
+from harness.machine.qemu.command_line import CPUS, PROGRAMS, version_of
+from harness.machine.qemu.process import Process
 from harness.store import Store, content_key
 
 KVM_DEVICE = Path("/dev/kvm")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.machine.accel import Accel
-from harness.machine.qemu import firmware_files, version_of
-from harness.machine.spec import MachineSpec
+from harness.machine.hardware.spec import MachineSpec
+from harness.machine.qemu.command_line import firmware_files, version_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,16 @@ from harness.deadline import Deadline
 from harness.errors import BootFailed, DeadlinePassed, HarnessError, MachineFailed
 from harness.ignition.access import with_access
 from harness.ignition.config import read_config
-from harness.machine.badness import Finding, Watcher
 from harness.machine.boot import Boot
-from harness.machine.channel import Channel, Completed
-from harness.machine.console import Console
+from harness.machine.console.badness import Finding, Watcher
+from harness.machine.console.console import Console
+from harness.machine.guest.channel import Channel, Completed
+from harness.machine.guest.shell import KEY, KeyPair, Shell, make_key_pair
+from harness.machine.hardware.spec import MachineSpec
 from harness.machine.power import Powered, powered
-from harness.machine.process import Process
-from harness.machine.qemu import Layer, Memory, Wiring, command_line, firmware_files, layer_of
-from harness.machine.qmp import Qmp
-from harness.machine.shell import KEY, KeyPair, Shell, make_key_pair
-from harness.machine.spec import MachineSpec
+from harness.machine.qemu.command_line import Layer, Memory, Wiring, command_line, firmware_files, layer_of
+from harness.machine.qemu.process import Process
+from harness.machine.qemu.qmp import Qmp
 from harness.store import Store
 from harness.tools import run
 

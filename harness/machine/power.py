@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.machine.channel import Channel
-from harness.machine.console import Console
-from harness.machine.process import Process
-from harness.machine.pulse import Pulse
-from harness.machine.qmp import Qmp
+from harness.machine.console.console import Console
+from harness.machine.guest.channel import Channel
+from harness.machine.qemu.process import Process
+from harness.machine.qemu.qmp import Qmp
+from harness.pulse import Pulse
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from pathlib import Path
 from harness.deadline import Deadline
 from harness.errors import DeadlinePassed, StoreError
 from harness.machine.boot import Boot
+from harness.machine.guest.shell import KEY, KeyPair
+from harness.machine.guest.wake import clock_of, lay_to_sleep, wake
 from harness.machine.machine import (
     CONSOLE_LOG,
     DISK,
@@ -33,10 +35,8 @@ from harness.machine.machine import (
     own_variables,
 )
 from harness.machine.power import powered
-from harness.machine.qemu import Layer, Memory, Wiring, command_line, layer_of
-from harness.machine.shell import KEY, KeyPair
+from harness.machine.qemu.command_line import Layer, Memory, Wiring, command_line, layer_of
 from harness.machine.turns import turn_to_boot
-from harness.machine.wake import clock_of, lay_to_sleep, wake
 from harness.store import Store, content_key
 
 KIND = "snapshot"
@@ -118,7 +118,7 @@ def restored(
             keys = KeyPair(folder / KEY) if snapshot.host_keys else None
             machine = Machine(parts, logs, scratch, keys, host_keys=snapshot.host_keys)
             if machine.has_channel:
-                wake(machine, deadline, behind)
+                wake(machine.channel, deadline, behind)
             mark("awake", parts.console.elapsed)
             try:
                 yield machine
@@ -168,8 +168,8 @@ def _prepare(machine: Machine, deadline: Deadline) -> float:
     machine.shell.run("sudo -n true", Deadline(60))  # first use starts the user's session and fills caches
     machine.hang_up()
     machine.run("sync")
-    lay_to_sleep(machine, deadline)
-    return clock_of(machine, deadline)
+    lay_to_sleep(machine.channel, deadline)
+    return clock_of(machine.channel, deadline)
 
 
 def _copy_sparse(source: int, target: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from harness.machine.spec import MachineSpec
+from harness.machine.hardware.spec import MachineSpec
 from harness.store import Store
 
 

@@ -10,7 +10,7 @@ READ_LIMIT = 8 * 2**20  # bytes from the end of a log; a guest that talks more h
 LONGEST_LINE = 400  # characters
 SHORTEST_CLUE = 12  # characters; shorter lines are found in any cause by accident
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b-\x1f\x7f]")
-TIME_STAMP = re.compile(r"^\s*\d+\.\d+ ")  # what harness.machine.console puts before each line
+TIME_STAMP = re.compile(r"^\s*\d+\.\d+ ")  # what harness.machine.console.console puts before each line
 
 
 def console_excerpt(log: Path, cause: str, lines: int = LINES) -> tuple[str, ...]:

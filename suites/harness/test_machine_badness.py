@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.machine.badness import MOST_FINDINGS, Watcher, known_patterns
+from harness.machine.console.badness import MOST_FINDINGS, Watcher, known_patterns
 
 SAMPLES = {
     "emergency-shell": "Press Enter for maintenance",

@@ -16,7 +16,7 @@ import pytest
 import harness.ignition
 from harness.deadline import Deadline
 from harness.errors import BootFailed, DeadlinePassed, MachineFailed
-from harness.machine.channel import Channel, Completed
+from harness.machine.guest.channel import Channel, Completed
 
 GUEST_SCRIPT = Path(harness.ignition.__file__).with_name("channel.sh")
 SOON = 5.0
@@ -133,7 +133,7 @@ def test_a_half_line_is_waited_for(channel, guest):
 
 
 def test_an_endless_line_is_thrown_away(channel, guest, monkeypatch):
-    monkeypatch.setattr("harness.machine.channel.LONGEST_ANSWER", 2**20)
+    monkeypatch.setattr("harness.machine.guest.channel.LONGEST_ANSWER", 2**20)
     for _ in range(64):
         guest.sendall(b"A" * 2**16)
     guest.sendall(b"\n1 0 b3V0Cg== \n")

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from harness.deadline import Deadline
 from harness.errors import BadInput, BootFailed, DeadlinePassed, MachineFailed
-from harness.machine.console import Console
-from harness.machine.screen import ROWS, Screen
-from harness.machine.stream import LONGEST_LINE, KernelLineFilter, LineCutter, TextCleaner
+from harness.machine.console.console import Console
+from harness.machine.console.screen import ROWS, Screen
+from harness.machine.console.stream import LONGEST_LINE, KernelLineFilter, LineCutter, TextCleaner
 
 KERNEL_LINE = "[   12.345678] random: crng init done\r\n"
 SOON = 5.0
@@ -242,7 +242,7 @@ class Grub:
 def test_kernel_arguments_are_added_to_the_linux_line_of_the_menu_entry(
     console, guest, drawings, lost_keys, monkeypatch
 ):
-    monkeypatch.setattr("harness.machine.bootmenu.KEY_TIME", 0.5)
+    monkeypatch.setattr("harness.machine.console.bootmenu.KEY_TIME", 0.5)
     grub = Grub(guest, drawings)
     grub.lost_keys = lost_keys
     thread = threading.Thread(target=grub.serve)
@@ -255,7 +255,7 @@ def test_kernel_arguments_are_added_to_the_linux_line_of_the_menu_entry(
 
 
 def test_an_editor_that_takes_nothing_is_reported_with_its_screen(console, guest, monkeypatch):
-    monkeypatch.setattr("harness.machine.bootmenu.KEY_TIME", 0.1)
+    monkeypatch.setattr("harness.machine.console.bootmenu.KEY_TIME", 0.1)
     grub = Grub(guest, 1)
     grub.lost_keys = 1000
     threading.Thread(target=grub.serve, daemon=True).start()

@@ -13,12 +13,12 @@ import pytest
 
 from harness.deadline import Deadline
 from harness.errors import MissingTool
-from harness.machine.process import Process
+from harness.machine.qemu.process import Process
 
 PARENT = """
 import sys, time
 from pathlib import Path
-from harness.machine.process import Process
+from harness.machine.qemu.process import Process
 with Process(["sleep", "60"], Path(sys.argv[1])) as child:
     print(child.pid, flush=True)
     time.sleep(60)

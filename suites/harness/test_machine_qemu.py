@@ -12,10 +12,10 @@ from harness.deadline import Deadline
 from harness.errors import BadInput, BootFailed, MachineFailed, UnsupportedImage
 from harness.machine.accel import Accel
 from harness.machine.boot import Boot
+from harness.machine.hardware.spec import MachineSpec
 from harness.machine.machine import booted
 from harness.machine.power import powered
-from harness.machine.qemu import Layer, Wiring, command_line, layer_of
-from harness.machine.spec import MachineSpec
+from harness.machine.qemu.command_line import Layer, Wiring, command_line, layer_of
 from harness.store import Store
 
 TCG = Accel("tcg", "tests")

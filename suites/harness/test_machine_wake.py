@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from harness.machine.wake import SLEEPER, WAKE
+from harness.machine.guest.wake import SLEEPER, WAKE
 
 FILLED_IN = WAKE.replace("@ADVANCE@", "1500000").replace("@ENTROPY@", "00ff")
 PERL = re.findall(r"perl -e '([^']*)'", SLEEPER + WAKE)

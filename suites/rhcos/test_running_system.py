@@ -5,7 +5,7 @@ import time
 import pytest
 
 from harness.deadline import Deadline
-from harness.machine.badness import findings_in
+from harness.machine.console.badness import findings_in
 from harness.machine.machine import CONSOLE_LOG, JOURNAL
 
 

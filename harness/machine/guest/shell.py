@@ -19,7 +19,7 @@ from testinfra.host import Host
 
 from harness.deadline import Deadline, overdue
 from harness.errors import MachineFailed
-from harness.machine.channel import Completed
+from harness.machine.guest.channel import Completed
 from harness.tools import find_tool, run
 
 ALIAS = "guest"

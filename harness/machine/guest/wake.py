@@ -13,7 +13,7 @@ import time
 
 from harness.deadline import Deadline
 from harness.errors import MachineFailed
-from harness.machine.machine import Machine
+from harness.machine.guest.channel import Channel
 
 CLOCK_QUESTIONS = 5
 ENTROPY = 64  # bytes given to every restored guest
@@ -59,20 +59,20 @@ exit 0
 """
 
 
-def lay_to_sleep(machine: Machine, deadline: Deadline) -> None:
+def lay_to_sleep(channel: Channel, deadline: Deadline) -> None:
     """Prepare a guest for being saved. Raises MachineFailed, DeadlinePassed."""
-    wake(machine, deadline, advance=0.0)  # so that the programs it takes are in memory where no sleeper can be had
-    done = machine.channel.run(SLEEPER, deadline.at_most(WAKE_TIME))
+    wake(channel, deadline, advance=0.0)  # so that the programs it takes are in memory where no sleeper can be had
+    done = channel.run(SLEEPER, deadline.at_most(WAKE_TIME))
     if done.rc != 0:
         raise MachineFailed(f"the guest cannot be prepared for saving: {done.err.decode(errors='replace').strip()}")
 
 
-def clock_of(machine: Machine, deadline: Deadline) -> float:
+def clock_of(channel: Channel, deadline: Deadline) -> float:
     """How far the guest's clock is ahead of ours, in seconds: the quickest of a few answers is believed."""
     answers = []
     for _ in range(CLOCK_QUESTIONS):
         asked = time.time()
-        theirs = machine.channel.run("echo ${EPOCHREALTIME:-$(date +%s.%6N)}", deadline.at_most(WAKE_TIME)).text
+        theirs = channel.run("echo ${EPOCHREALTIME:-$(date +%s.%6N)}", deadline.at_most(WAKE_TIME)).text
         answered = time.time()
         try:
             answers.append((answered - asked, float(theirs) - (asked + answered) / 2))
@@ -81,14 +81,14 @@ def clock_of(machine: Machine, deadline: Deadline) -> float:
     return min(answers)[1]
 
 
-def wake(machine: Machine, deadline: Deadline, advance: float) -> None:
+def wake(channel: Channel, deadline: Deadline, advance: float) -> None:
     """Put a restored guest's clock forward by `advance` seconds and give it entropy of its own.
 
     The guest's clock goes on from where it was saved, so what it is behind by does not depend on when it hears of it.
     Raises MachineFailed, DeadlinePassed.
     """
     script = WAKE.replace("@ENTROPY@", os.urandom(ENTROPY).hex()).replace("@ADVANCE@", str(round(advance * 1e6)))
-    done = machine.channel.run(script, deadline.at_most(WAKE_TIME))
+    done = channel.run(script, deadline.at_most(WAKE_TIME))
     if done.rc != 0:
         words = done.err.decode(errors="replace").strip()
         raise MachineFailed(f"the restored guest's clock and entropy could not be set: {words}", where="guest")

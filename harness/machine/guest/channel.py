@@ -20,7 +20,7 @@ from typing import Self
 
 from harness.deadline import Deadline, overdue
 from harness.errors import HarnessError, MachineFailed
-from harness.machine.pulse import Pulse
+from harness.pulse import Pulse
 
 CHUNK = 256 * 1024  # bytes
 LONGEST_ANSWER = 64 * 2**20  # bytes of one line

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import BadInput, MissingTool, UnsupportedImage
-from harness.machine.spec import MachineSpec
+from harness.machine.hardware.spec import MachineSpec
 from harness.tools import run
 
 PROGRAMS = {"x86_64": "qemu-system-x86_64"}

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from harness.deadline import Deadline, overdue
 from harness.errors import MachineFailed
-from harness.machine.screen import Screen
+from harness.machine.console.screen import Screen
 
 END_OF_LINE, NEXT_LINE, LINE_BEFORE, BOOT, ESCAPE = "\x05", "\x0e", "\x10", "\x18", "\x1b"
 MENU, EDITOR = "Press enter to boot", "discard edits"

@@ -20,13 +20,13 @@ from typing import Self, TextIO
 
 from harness.deadline import Deadline, overdue
 from harness.errors import BootFailed, HarnessError, MachineFailed
-from harness.machine import bootmenu
-from harness.machine.badness import Finding, Watcher
-from harness.machine.pulse import Pulse
-from harness.machine.screen import Screen
-from harness.machine.stream import KernelLineFilter, LineCutter, TextCleaner
-from harness.machine.timeline import Timeline
-from harness.machine.typist import Typist
+from harness.machine.console import bootmenu
+from harness.machine.console.badness import Finding, Watcher
+from harness.machine.console.screen import Screen
+from harness.machine.console.stream import KernelLineFilter, LineCutter, TextCleaner
+from harness.machine.console.timeline import Timeline
+from harness.machine.console.typist import Typist
+from harness.pulse import Pulse
 
 CHUNK = 256 * 1024  # bytes a read may take
 IDLE = 0.5  # seconds without output after which half a kernel line is no longer waited for

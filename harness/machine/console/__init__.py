@@ -1,0 +1,1 @@
+"""The serial console: read, recorded, watched and typed at."""
