@@ -13,17 +13,19 @@ from pathlib import Path
 from testinfra.host import Host
 
 from harness.deadline import Deadline
-from harness.errors import BootFailed, DeadlinePassed, HarnessError, MachineFailed
+from harness.errors import BadInput, BootFailed, DeadlinePassed, HarnessError, MachineFailed
 from harness.ignition.access import with_access
 from harness.ignition.config import read_config
 from harness.machine.boot import Boot
 from harness.machine.console.badness import Finding, Watcher
 from harness.machine.console.console import Console
+from harness.machine.extras import hand_over_disks, new_extras
 from harness.machine.guest.channel import Channel, Completed
 from harness.machine.guest.shell import KEY, KeyPair, Shell, make_key_pair
 from harness.machine.hardware.spec import MachineSpec
 from harness.machine.power import Powered, powered
-from harness.machine.qemu.command_line import Layer, Memory, Wiring, command_line, firmware_files, layer_of
+from harness.machine.qemu.command_line import Memory, Wiring, command_line, firmware_files
+from harness.machine.qemu.layers import Layer, layer_of
 from harness.machine.qemu.process import Process
 from harness.machine.qemu.qmp import Qmp
 from harness.store import Store
@@ -95,6 +97,14 @@ class Machine:
         """The guest as testinfra sees it."""
         return self.shell.host()
 
+    def port(self, guest_port: int) -> int:
+        """The port of 127.0.0.1 that leads to this TCP port of the guest. Raises BadInput if the spec asks for none."""
+        ports = self.qmp.forwarded()
+        if guest_port not in ports:
+            next_step = f"add forward={guest_port} to the machine"
+            raise BadInput(f"no port leads to the guest's port {guest_port}", next_step=next_step)
+        return ports[guest_port]
+
     def run(self, script: str, deadline: Deadline | None = None) -> Completed:
         """Run a bash script as root in the guest, by the channel. Raises MachineFailed, DeadlinePassed."""
         if not self.has_channel:
@@ -138,8 +148,9 @@ class Machine:
         self.process.kill()
 
     def hand_over(self, disk: Path, variables: Path, key: Path) -> None:
-        """Move disk overlay, UEFI variables and ssh key out of a machine that has ended."""
+        """Move disk overlay, UEFI variables and ssh key out of a machine that has ended, and its disks beside them."""
         (self._scratch / DISK).rename(disk)
+        hand_over_disks(self._scratch, disk.parent)
         if self.keys is not None:
             (self._scratch / KEY).rename(key)
         if (self._scratch / VARIABLES).exists():
@@ -176,10 +187,12 @@ def booted(
             config.write_bytes(with_access(user_config, ssh_public_key=keys.public, channel=True))
         layers = (overlay_of(bottom, scratch / DISK), bottom)
         variables = own_variables(spec, scratch)
+        extras = new_extras(spec, scratch)
 
         def argv(ends: tuple[int, int, int]) -> list[str]:
             guest_memory = None if memory is None else memory[1]
-            return command_line(spec, boot.accel.name, Wiring(*ends, layers, config, guest_memory, variables))
+            wiring = Wiring(*ends, layers, config, guest_memory, variables, disks=extras.disks, fw_cfg=extras.fw_cfg)
+            return command_line(spec, boot.accel.name, wiring)
 
         keep_open = () if memory is None else (memory[0],)
         with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=keep_open) as parts:

@@ -15,14 +15,17 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness.deadline import Deadline
-from harness.errors import DeadlinePassed, StoreError
+from harness.errors import BadInput, DeadlinePassed, StoreError
 from harness.machine.boot import Boot
+from harness.machine.extras import prepare_overlays, restored_extras
 from harness.machine.guest.shell import KEY, KeyPair
 from harness.machine.guest.wake import clock_of, lay_to_sleep, wake
+from harness.machine.hardware.spec import unsaveable
 from harness.machine.machine import (
     CONSOLE_LOG,
     DISK,
@@ -35,12 +38,13 @@ from harness.machine.machine import (
     own_variables,
 )
 from harness.machine.power import powered
-from harness.machine.qemu.command_line import Layer, Memory, Wiring, command_line, layer_of
+from harness.machine.qemu.command_line import Memory, Wiring, command_line
+from harness.machine.qemu.layers import Layer, layer_of
 from harness.machine.turns import turn_to_boot
 from harness.store import Store, content_key
 
 KIND = "snapshot"
-LAYOUT = 8  # raise it when the command line, the files below or what is done before saving changes
+LAYOUT = 9  # raise it when the command line, the files below or what is done before saving changes
 BLOCK = 64 * 1024  # bytes; memory is kept sparse in units of this
 
 RAM, STATE, EMPTY, FACTS = "ram", "state", "empty.qcow2", "snapshot.json"
@@ -49,7 +53,7 @@ FIRST_BOOT = "first-boot"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A finished entry of the store, and the boot that it keeps."""
+    """A finished entry of the store, and the boot that it keeps: its logs, and its state where QEMU can save it."""
 
     folder: Path
     boot: Boot
@@ -57,6 +61,11 @@ class Snapshot:
     cold_boot: float  # seconds from starting QEMU to a settled guest
     saving: float  # seconds it took to save
     guest_clock: float  # what the guest's clock showed when it was stopped (seconds since 1970)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether it can be restored; otherwise (harness.machine.hardware.spec.unsaveable) only booted again."""
+        return not unsaveable(self.boot.spec)
 
     @property
     def first_boot(self) -> Path:
@@ -71,10 +80,11 @@ def snapshot_of(boot: Boot, store: Store, logs: Path, deadline: Deadline) -> Sna
     of the boot, if there is one. The deadline of a boot starts anew when its turn has come (harness.machine.turns).
     Raises what `booted` raises.
     """
+    keep = _boot_and_look if unsaveable(boot.spec) else _boot_and_save
 
     def build(folder: Path) -> None:
         with turn_to_boot(store, boot.spec):
-            _boot_and_save(folder, boot, store, logs, Deadline(deadline.seconds))
+            keep(folder, boot, store, logs, Deadline(deadline.seconds))
 
     folder = store.entry(KIND, content_key({"layout": LAYOUT, **boot.key()}), build)
     try:
@@ -92,8 +102,11 @@ def restored(
     """A fresh machine from a snapshot, its clock set and its entropy its own. At the end it is thrown away.
 
     A guest without channel cannot be told either: it goes on from the second in which it was saved.
-    It is killed rather than shut down: nobody will look at its disk again. Raises MachineFailed, DeadlinePassed.
+    It is killed rather than shut down: nobody will look at its disk again. Raises MachineFailed, DeadlinePassed, and
+    BadInput for a snapshot that was not saved.
     """
+    if not snapshot.is_saved:
+        raise BadInput(unsaveable(snapshot.boot.spec), next_step="boot it anew, as harness.machine.fresh does")
     logs.mkdir(parents=True, exist_ok=True)
     folder, boot, spec = snapshot.folder, snapshot.boot, snapshot.boot.spec
     with store.scratch("machine") as scratch, (folder / STATE).open("rb") as state:
@@ -102,9 +115,11 @@ def restored(
         layers = (overlay, Layer(folder / DISK, "qcow2"), layer_of(boot.image))
         memory = Memory(folder / RAM, is_shared=False)
         variables = own_variables(spec, scratch, folder / VARIABLES)
+        extras = restored_extras(spec, folder, scratch)
 
         def argv(ends: tuple[int, int, int]) -> list[str]:
             wiring = Wiring(*ends, layers, None, memory, variables, is_incoming=True)
+            wiring = replace(wiring, disks=extras.disks, fw_cfg=extras.fw_cfg)
             return command_line(spec, boot.accel.name, wiring)
 
         with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=(state.fileno(),)) as parts:
@@ -134,7 +149,7 @@ def _boot_and_save(folder: Path, boot: Boot, store: Store, logs: Path, deadline:
         os.ftruncate(ram, boot.spec.memory * 2**20)
         memory = Memory(Path(f"/proc/self/fd/{ram}"), is_shared=True)
         with booted(boot, store, logs, deadline, memory=(ram, memory)) as machine:
-            booting = machine.timeline["settled" if machine.has_channel else "login prompt"]
+            booting = _booting_time(machine)
             clock_error = _prepare(machine, deadline) if machine.has_channel else 0.0
             started = time.monotonic()
             machine.qmp.allow_shared_memory()
@@ -146,19 +161,32 @@ def _boot_and_save(folder: Path, boot: Boot, store: Store, logs: Path, deadline:
             machine.hand_over(folder / DISK, folder / VARIABLES, folder / KEY)
             _copy_sparse(ram, folder / RAM)
             overlay_of(Layer(folder / DISK, "qcow2"), folder / EMPTY)
+            prepare_overlays(boot.spec, folder)
             saving = time.monotonic() - started
     finally:
         os.close(ram)
+    measured = {"cold_boot": booting, "saving": round(saving, 3), "guest_clock": guest_clock}
+    _keep_facts(folder, boot, logs, {"host_keys": machine.host_keys, **measured})
+
+
+def _boot_and_look(folder: Path, boot: Boot, store: Store, logs: Path, deadline: Deadline) -> None:
+    """Boot a machine that QEMU cannot save, for what there is to see of it."""
+    with booted(boot, store, logs, deadline) as machine:
+        booting = _booting_time(machine)
+        if machine.has_channel:
+            machine.collect_journal(Deadline(60))
+        machine.process.kill()
+    _keep_facts(folder, boot, logs, {"host_keys": "", "cold_boot": booting, "saving": 0.0, "guest_clock": 0.0})
+
+
+def _booting_time(machine: Machine) -> float:
+    return machine.timeline["settled" if machine.has_channel else "login prompt"]
+
+
+def _keep_facts(folder: Path, boot: Boot, logs: Path, facts: dict[str, Any]) -> None:
     shutil.copytree(logs, folder / FIRST_BOOT)
-    facts = {
-        "host_keys": machine.host_keys,
-        "cold_boot": booting,
-        "saving": round(saving, 3),
-        "guest_clock": guest_clock,
-        **boot.key(),
-        "file": str(boot.image),
-    }
-    (folder / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    text = json.dumps({**facts, **boot.key(), "file": str(boot.image)}, indent=1)
+    (folder / FACTS).write_text(text, encoding="utf-8")
 
 
 def _prepare(machine: Machine, deadline: Deadline) -> float:

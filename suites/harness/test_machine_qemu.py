@@ -15,7 +15,8 @@ from harness.machine.boot import Boot
 from harness.machine.hardware.spec import MachineSpec
 from harness.machine.machine import booted
 from harness.machine.power import powered
-from harness.machine.qemu.command_line import Layer, Wiring, command_line, layer_of
+from harness.machine.qemu.command_line import Wiring, command_line
+from harness.machine.qemu.layers import Layer, layer_of
 from harness.store import Store
 
 TCG = Accel("tcg", "tests")
@@ -31,19 +32,6 @@ def empty_disk(tmp_path) -> Path:
     disk = tmp_path / "disk, with a comma.raw"
     disk.write_bytes(bytes(2**20))
     return disk
-
-
-@pytest.mark.parametrize(
-    "fields", [{"memory": 16}, {"cpus": 0}, {"cpus": 1000}, {"firmware": "coreboot"}, {"arch": "pdp11"}], ids=str
-)
-def test_a_machine_that_cannot_be_had_is_refused(fields):
-    with pytest.raises(BadInput):
-        MachineSpec(**fields)
-
-
-def test_a_spec_is_a_value():
-    assert MachineSpec(memory=2048) == MachineSpec(memory=2048)
-    assert MachineSpec(memory=2048).key() == {"memory": 2048, "cpus": 2, "firmware": "bios", "arch": "x86_64"}
 
 
 def test_a_disk_without_a_boot_loader_fails_within_seconds(store, empty_disk, tmp_path):

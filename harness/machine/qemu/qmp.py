@@ -14,9 +14,10 @@ from qemu.qmp.events import EventListener
 
 from harness.deadline import Deadline
 from harness.errors import DeadlinePassed, HarnessError, MachineFailed
+from harness.machine.hardware.spec import SSH_PORT
 
 ANSWER_TIME = 30.0  # seconds; QEMU answers in milliseconds unless the host is starved
-FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\b")
+FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\b")
 
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # what it logs as errors, we raise
 
@@ -71,12 +72,16 @@ class Qmp:
         """The answer to a line typed at the human monitor."""
         return str(self.execute("human-monitor-command", {"command-line": line}))
 
+    def forwarded(self) -> dict[int, int]:
+        """Ports of 127.0.0.1 that lead into the guest, by the guest's port. Raises MachineFailed."""
+        return {int(guest): int(host) for host, guest in FORWARD.findall(self.hmp("info usernet"))}
+
     def ssh_port(self) -> int:
         """The port on 127.0.0.1 that leads to the guest's port 22. Raises MachineFailed if there is none."""
-        listing = self.hmp("info usernet")
-        if (forward := FORWARD.search(listing)) is None:
-            raise MachineFailed(f"QEMU forwards no port to the guest's ssh: {listing.strip()!r}")
-        return int(forward[1])
+        ports = self.forwarded()
+        if SSH_PORT not in ports:
+            raise MachineFailed(f"QEMU forwards no port to the guest's ssh, only to {sorted(ports) or 'nothing'}")
+        return ports[SSH_PORT]
 
     def allow_shared_memory(self) -> None:
         """Leave memory that lies in a file out of the state that is saved or loaded."""
