@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.nightly, pytest.mark.boot, pytest.mark.timeout(1800)]
 BOOT_TIME = 600.0
 MIB = 2**20
 SAVED = (
-    "scsi,disk=64M,disk=65M:4k,disk=66M:512e,serial=emulated,disk=67M:wwn=0x5000c50000000001,disk=68M:scsi,4k,"
+    "cpus=1,scsi,disk=64M,disk=65M:4k,disk=66M:512e,serial=emulated,disk=67M:wwn=0x5000c50000000001,disk=68M:scsi,4k,"
     "disk=69M:mpath,disk=70M:mpath,wwn=0x5000c50000000002,serial=paths,nics=3,forward=8080,fw_cfg=opt/org.example/a:told"
 )
-NVME = "nvme,disk=71M:nvme,disk=72M:nvme,4k,serial=express"
+NVME = "cpus=1,nvme,disk=71M:nvme,disk=72M:nvme,4k,serial=express"
 # serial: MiB, logical and physical sectors, WWN as Linux writes it, how many devices have it
 SEEN_SAVED = {
     "disk-1": (64, 512, 512, None, 1),
