@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import BadInput, MissingTool
+from harness.deadline import Deadline
+from harness.errors import BadInput, MachineFailed, MissingTool
 from harness.machine.accel import Accel, for_machine
-from harness.machine.extras import new_extras
+from harness.machine.extras import hand_over_disks, new_extras, prepare_overlays, restored_extras
 from harness.machine.hardware.arches import ARCHES
-from harness.machine.hardware.spec import MachineSpec
+from harness.machine.hardware.spec import MachineSpec, unsaveable
 from harness.machine.power import powered
-from harness.machine.qemu.command_line import Wiring, command_line
+from harness.machine.qemu.command_line import Memory, Wiring, command_line
 from harness.machine.qemu.layers import Layer
 from harness.store import Store
 
@@ -110,6 +111,66 @@ def test_a_spec_that_says_nothing_is_the_machine_it_always_was(image):
     devices = [word.partition(",")[0] for option, word in pairwise(argv) if option == "-device"]
     assert devices == ["virtio-blk-pci", "virtio-serial-pci", "virtserialport", "virtio-net-pci", "virtio-rng-pci",
                        "vmgenid"]  # fmt: skip
+
+
+def saved_and_restored(spec, image, tmp_path):
+    """Save a machine that has nothing to boot, restore it as snapshots are, and return how it then is."""
+    first, folder, second = (tmp_path / name for name in ("first", "folder", "second"))
+    for each in (first, folder, second):
+        each.mkdir()
+    bottom = Layer(image, "raw")
+    extras = new_extras(spec, first)
+
+    def argv(ends):
+        memory = Memory(folder / "ram", is_shared=True)
+        wiring = Wiring(*ends, [bottom], None, memory, disks=extras.disks, fw_cfg=extras.fw_cfg)
+        return command_line(spec, "tcg", wiring)
+
+    with powered(argv, first, tmp_path / "first.log", allowed=["no-bootable-device"]) as parts:
+        parts.qmp.allow_shared_memory()
+        parts.qmp.migrate("migrate", f"exec:cat > {folder / 'state'}", Deadline(60))
+        parts.qmp.execute("quit")
+        parts.process.wait(Deadline(30))
+    hand_over_disks(first, folder)
+    prepare_overlays(spec, folder)
+    (folder / "disk-6.raw").open("r+b").write(b"first boot")
+    kept = restored_extras(spec, folder, second)
+
+    def restoring(ends):
+        memory = Memory(folder / "ram", is_shared=False)
+        wiring = Wiring(*ends, [bottom], None, memory, is_incoming=True)
+        wiring = replace(wiring, disks=kept.disks, fw_cfg=kept.fw_cfg)
+        return command_line(spec, "tcg", wiring)
+
+    with (
+        (folder / "state").open("rb") as state,
+        powered(
+            restoring, second, tmp_path / "second.log", allowed=["no-bootable-device"], keep_open=[state.fileno()]
+        ) as parts,
+    ):
+        parts.qmp.allow_shared_memory()
+        parts.qmp.migrate("migrate-incoming", f"fd:{state.fileno()}", Deadline(60))
+        # Two paths share their disk with other writers, so that we may be a third.
+        parts.qmp.hmp('qemu-io disk6-1 "write -P 0x78 0 512"')
+        return parts.qmp.execute("query-status")["status"], folder
+
+
+def test_qemu_restores_all_these_disks_and_leaves_what_was_kept_alone(image, tmp_path):
+    """What one restored machine writes goes to its own overlay."""
+    spec = MachineSpec.parse(f"mpath,memory=128,{EXTRAS},nics=3,fw_cfg=opt/org.example/a:b")
+    assert unsaveable(spec) == ""
+    status, folder = saved_and_restored(spec, image, tmp_path)
+    assert status == "running"
+    assert (folder / "disk-6.raw").open("rb").read(10) == b"first boot"
+    assert (tmp_path / "second/disk-6.qcow2").stat().st_size > (folder / "disk-6.qcow2").stat().st_size
+
+
+@pytest.mark.parametrize("words", ["nvme", "disk=64M:nvme"])
+def test_qemu_refuses_to_save_exactly_what_we_call_unsaveable(words, image, tmp_path):
+    spec = MachineSpec.parse(f"memory=128,{words}")
+    assert unsaveable(spec)
+    with pytest.raises(MachineFailed, match="non-migratable device"):
+        saved_and_restored(spec, image, tmp_path)
 
 
 @pytest.mark.parametrize("arch", [name for name, row in ARCHES.items() if not row.is_tried])
