@@ -21,11 +21,13 @@ from harness.machine.console.badness import Finding, Watcher
 from harness.machine.console.console import Console
 from harness.machine.guest.channel import Channel, Completed
 from harness.machine.guest.shell import KEY, KeyPair, Shell, make_key_pair
+from harness.machine.hardware.firmware import firmware_files, has_variables
 from harness.machine.hardware.spec import MachineSpec
 from harness.machine.power import Powered, powered
-from harness.machine.qemu.command_line import Layer, Memory, Wiring, command_line, firmware_files, layer_of
+from harness.machine.qemu.command_line import Layer, Memory, Wiring, command_line, layer_of
 from harness.machine.qemu.process import Process
 from harness.machine.qemu.qmp import Qmp
+from harness.machine.qemu.swtpm import emulated_tpm
 from harness.store import Store
 from harness.tools import run
 
@@ -167,7 +169,7 @@ def booted(
     """
     logs.mkdir(parents=True, exist_ok=True)
     bottom, spec, ignition = layer_of(boot.image), boot.spec, boot.ignition
-    with store.scratch("machine") as scratch:
+    with store.scratch("machine") as scratch, emulated_tpm(spec, scratch) as tpm:
         keys = None if ignition is None else make_key_pair(scratch)
         config = None
         if ignition is not None and keys is not None:
@@ -179,9 +181,10 @@ def booted(
 
         def argv(ends: tuple[int, int, int]) -> list[str]:
             guest_memory = None if memory is None else memory[1]
-            return command_line(spec, boot.accel.name, Wiring(*ends, layers, config, guest_memory, variables))
+            wiring = Wiring(*ends, layers, config, guest_memory, variables, tpm.control)
+            return command_line(spec, boot.accel.name, wiring)
 
-        keep_open = () if memory is None else (memory[0],)
+        keep_open = tpm.descriptors if memory is None else (*tpm.descriptors, memory[0])
         with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=keep_open) as parts:
             machine = Machine(parts, logs, scratch, keys)
             try:
@@ -212,10 +215,10 @@ def overlay_of(bottom: Layer, path: Path) -> Layer:
 
 def own_variables(spec: MachineSpec, scratch: Path, template: Path | None = None) -> Path | None:
     """This machine's copy of the UEFI variable store, or None where the firmware has none."""
-    if spec.firmware != "uefi":
+    if not has_variables(spec.firmware):
         return None
     own = scratch / VARIABLES
-    shutil.copyfile(template or firmware_files()[1], own)
+    shutil.copyfile(template or firmware_files(spec.arch, spec.firmware).variables, own)
     return own
 
 

@@ -22,6 +22,7 @@ from harness.deadline import Deadline
 from harness.errors import DeadlinePassed, StoreError
 from harness.machine.boot import Boot
 from harness.machine.guest.shell import KEY, KeyPair
+from harness.machine.guest.tpm import stir
 from harness.machine.guest.wake import clock_of, lay_to_sleep, wake
 from harness.machine.machine import (
     CONSOLE_LOG,
@@ -36,6 +37,7 @@ from harness.machine.machine import (
 )
 from harness.machine.power import powered
 from harness.machine.qemu.command_line import Layer, Memory, Wiring, command_line, layer_of
+from harness.machine.qemu.swtpm import emulated_tpm
 from harness.machine.turns import turn_to_boot
 from harness.store import Store, content_key
 
@@ -96,7 +98,11 @@ def restored(
     """
     logs.mkdir(parents=True, exist_ok=True)
     folder, boot, spec = snapshot.folder, snapshot.boot, snapshot.boot.spec
-    with store.scratch("machine") as scratch, (folder / STATE).open("rb") as state:
+    with (
+        store.scratch("machine") as scratch,
+        emulated_tpm(spec, scratch) as tpm,
+        (folder / STATE).open("rb") as state,
+    ):
         overlay = Layer(scratch / DISK, "qcow2")
         shutil.copyfile(folder / EMPTY, overlay.path)
         layers = (overlay, Layer(folder / DISK, "qcow2"), layer_of(boot.image))
@@ -104,10 +110,11 @@ def restored(
         variables = own_variables(spec, scratch, folder / VARIABLES)
 
         def argv(ends: tuple[int, int, int]) -> list[str]:
-            wiring = Wiring(*ends, layers, None, memory, variables, is_incoming=True)
+            wiring = Wiring(*ends, layers, None, memory, variables, tpm.control, is_incoming=True)
             return command_line(spec, boot.accel.name, wiring)
 
-        with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=(state.fileno(),)) as parts:
+        keep_open = (state.fileno(), *tpm.descriptors)
+        with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=keep_open) as parts:
             parts.console.timeline.look_no_more()
             mark = parts.console.timeline.mark
             mark("qemu answers", parts.console.elapsed)
@@ -119,6 +126,8 @@ def restored(
             machine = Machine(parts, logs, scratch, keys, host_keys=snapshot.host_keys)
             if machine.has_channel:
                 wake(machine.channel, deadline, behind)
+                if spec.tpm:
+                    stir(machine.channel, deadline)
             mark("awake", parts.console.elapsed)
             try:
                 yield machine

@@ -43,7 +43,13 @@ def test_a_machine_that_cannot_be_had_is_refused(fields):
 
 def test_a_spec_is_a_value():
     assert MachineSpec(memory=2048) == MachineSpec(memory=2048)
-    assert MachineSpec(memory=2048).key() == {"memory": 2048, "cpus": 2, "firmware": "bios", "arch": "x86_64"}
+    assert MachineSpec(memory=2048).key() == {
+        "memory": 2048,
+        "cpus": 2,
+        "firmware": "bios",
+        "arch": "x86_64",
+        "tpm": False,
+    }
 
 
 def test_a_disk_without_a_boot_loader_fails_within_seconds(store, empty_disk, tmp_path):

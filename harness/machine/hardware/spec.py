@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from harness.errors import BadInput
+from harness.machine.hardware.firmware import FIRMWARES, Firmware
+from harness.machine.hardware.tpm import TPM_DEVICES
 
-Firmware = Literal["bios", "uefi"]
 Arch = Literal["x86_64"]
 
-FIRMWARES: tuple[Firmware, ...] = ("bios", "uefi")
 ARCHES: tuple[Arch, ...] = ("x86_64",)
 LEAST_MEMORY = 128  # MiB; GRUB and a CoreOS initramfs do not fit in less
 MOST_CPUS = 255  # what q35 takes without x2APIC
@@ -18,7 +18,7 @@ MOST_CPUS = 255  # what q35 takes without x2APIC
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """Memory in MiB, virtual CPUs, firmware and architecture.
+    """Memory in MiB, virtual CPUs, firmware, architecture, and whether there is a TPM.
 
     >>> MachineSpec(memory=2048).describe()
     'x86_64 bios, 2 cpus, 2048 MiB'
@@ -28,6 +28,7 @@ class MachineSpec:
     cpus: int = 2
     firmware: Firmware = "bios"
     arch: Arch = "x86_64"
+    tpm: bool = False  # a TPM 2.0, emulated by swtpm
 
     def __post_init__(self) -> None:
         """Raise BadInput for a machine that QEMU would refuse or that cannot boot an image of ours."""
@@ -39,6 +40,8 @@ class MachineSpec:
             raise BadInput(f"unknown firmware {self.firmware!r}", next_step=f"choose one of {', '.join(FIRMWARES)}")
         if self.arch not in ARCHES:
             raise BadInput(f"unknown architecture {self.arch!r}", next_step=f"choose one of {', '.join(ARCHES)}")
+        if self.tpm and self.arch not in TPM_DEVICES:
+            raise BadInput(f"{self.arch} has no TPM", next_step=f"these have: {', '.join(TPM_DEVICES)}")
 
     def key(self) -> dict[str, Any]:
         """The spec as JSON-able values, for content keys and reports."""
@@ -46,4 +49,5 @@ class MachineSpec:
 
     def describe(self) -> str:
         """One phrase for header lines and reports."""
-        return f"{self.arch} {self.firmware}, {self.cpus} cpus, {self.memory} MiB"
+        tpm = ", tpm" if self.tpm else ""
+        return f"{self.arch} {self.firmware}, {self.cpus} cpus, {self.memory} MiB{tpm}"

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import BadInput, MissingTool, UnsupportedImage
+from harness.errors import BadInput, UnsupportedImage
+from harness.machine.hardware.firmware import firmware_arguments, machine_options
 from harness.machine.hardware.spec import MachineSpec
+from harness.machine.hardware.tpm import tpm_arguments
 from harness.tools import run
 
 PROGRAMS = {"x86_64": "qemu-system-x86_64"}
 CHANNEL_PORT = "org.image-harness.channel"  # in the guest: /dev/virtio-ports/<this>
 IGNITION_KEY = "opt/com.coreos/config"  # where Ignition's qemu platform looks (x86_64, aarch64)
-OVMF_CODE = (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/edk2/ovmf/OVMF_CODE.fd"))
-OVMF_VARS = (Path("/usr/share/OVMF/OVMF_VARS_4M.fd"), Path("/usr/share/edk2/ovmf/OVMF_VARS.fd"))
 # x86-64-v2, what RHEL 9 asks for. TCG's `max` adds AVX2, nested virtualisation and five-level paging, all of which the
 # guest's kernel and libc then use and TCG emulates slowly: a boot costs 82 s of CPU instead of 58.
 CPUS = {"kvm": "host", "tcg": "Nehalem"}
@@ -58,6 +58,7 @@ class Wiring:
     ignition: Path | None = None
     memory: Memory | None = None
     variables: Path | None = None  # UEFI variable store, this machine's own copy
+    tpm: int | None = None  # descriptor of swtpm's control channel
     is_incoming: bool = False
 
     @property
@@ -87,32 +88,23 @@ def version_of(arch: str = "x86_64") -> str:
     return run([PROGRAMS[arch], "--version"], timeout=30).decode(errors="replace").splitlines()[0].strip()
 
 
-def firmware_files() -> tuple[Path, Path]:
-    """OVMF's code and the template of its variable store. Raises MissingTool."""
-    for code, variables in zip(OVMF_CODE, OVMF_VARS, strict=True):
-        if code.exists() and variables.exists():
-            return code, variables
-    raise MissingTool("UEFI firmware is not installed", next_step="install ovmf (apt) or edk2-ovmf (dnf)")
-
-
 def command_line(spec: MachineSpec, accel: Literal["kvm", "tcg"], wiring: Wiring) -> list[str]:
     """The whole argument list, program first."""
-    machine = "q35,graphics=off,memory-backend=ram"
     argv = [PROGRAMS[spec.arch], "-nodefaults", "-no-user-config", "-display", "none", "-boot", "strict=on"]
     argv += ["-accel", "tcg,thread=multi" if accel == "tcg" else "kvm", "-cpu", CPUS[accel]]
     argv += ["-smp", f"cpus={spec.cpus},sockets=1,cores={spec.cpus},threads=1", "-m", f"{spec.memory}M"]
     argv += ["-object", _memory(spec, wiring.memory)]
     argv += ["-rtc", "base=utc,clock=host"]
-    if spec.firmware == "uefi":
-        machine += ",pflash0=code,pflash1=variables"
-        argv += _pflash(wiring)
-    argv += ["-machine", machine]
+    argv += firmware_arguments(spec.arch, spec.firmware, wiring.variables)
+    argv += ["-machine", f"q35,graphics=off,memory-backend=ram{machine_options(spec.firmware)}"]
     argv += _disk(wiring.disk)
     argv += _sockets(wiring)
     argv += ["-netdev", "user,id=net0,hostfwd=tcp:127.0.0.1:0-:22"]
     argv += ["-device", "virtio-net-pci,netdev=net0,romfile=,mac=52:54:00:12:34:56"]
     argv += ["-object", "rng-random,id=entropy,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=entropy"]
     argv += ["-device", "vmgenid,guid=auto"]
+    if spec.tpm:
+        argv += tpm_arguments(spec.arch, wiring.tpm)
     if wiring.ignition is not None:
         argv += ["-fw_cfg", f"name={IGNITION_KEY},file={_escaped(wiring.ignition)}"]
     if wiring.is_incoming:
@@ -134,18 +126,6 @@ def _memory(spec: MachineSpec, memory: Memory | None) -> str:
 
 def _blockdev(**options: Any) -> list[str]:
     return ["-blockdev", json.dumps(options)]
-
-
-def _pflash(wiring: Wiring) -> list[str]:
-    code, _ = firmware_files()
-    if wiring.variables is None:
-        raise BadInput("a UEFI machine needs a variable store of its own")
-    read_only = {"driver": "raw", "node-name": "code", "read-only": True}
-    writable = {"driver": "raw", "node-name": "variables"}
-    return [
-        *_blockdev(**read_only, file={"driver": "file", "filename": str(code)}),
-        *_blockdev(**writable, file={"driver": "file", "filename": str(wiring.variables)}),
-    ]
 
 
 def _disk(layers: Sequence[Layer]) -> list[str]:
