@@ -8,7 +8,7 @@ from suites.harness.small_esp import chain, esp_disk
 from suites.harness.small_live_iso import cpio
 
 CONFIG = """\
-linux /vmlinuz console=ttyS0 quiet panic=1
+linux /vmlinuz console=ttyS0 quiet panic=1 no_timer_check
 initrd /initrd
 boot
 """
