@@ -92,6 +92,12 @@ class BootFailed(HarnessError):
     verdict_class = "boot"
 
 
+class NotInGuest(HarnessError):
+    """A guest lacks something that a test asks of it; such a test can only be skipped."""
+
+    verdict_class = "test"
+
+
 class DeadlinePassed(HarnessError):
     """Something that had to happen in time did not; the message says what was awaited and what was seen last."""
 

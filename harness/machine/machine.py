@@ -5,57 +5,77 @@ The image itself is never written. Console, journal and boot timeline end up in 
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from testinfra.host import Host
-
 from harness.deadline import Deadline
-from harness.errors import BootFailed, DeadlinePassed, HarnessError, MachineFailed
+from harness.errors import BootFailed, DeadlinePassed, HarnessError, MachineFailed, NotInGuest
 from harness.ignition.access import with_access
 from harness.ignition.config import read_config
+from harness.machine.autopsy import JOURNAL, blame_the_host, examine
 from harness.machine.boot import Boot
 from harness.machine.console.badness import Finding, Watcher
 from harness.machine.console.console import Console
+from harness.machine.guest.agent import Agent
+from harness.machine.guest.backend import COMMAND_TIME, ScriptBackend
 from harness.machine.guest.channel import Channel, Completed
+from harness.machine.guest.host import Guest
 from harness.machine.guest.shell import KEY, KeyPair, Shell, make_key_pair
 from harness.machine.hardware.spec import MachineSpec
 from harness.machine.power import Powered, powered
-from harness.machine.qemu.command_line import Layer, Memory, Wiring, command_line, firmware_files, layer_of
+from harness.machine.qemu.command_line import Ends, Layer, Memory, Wiring, command_line, firmware_files, layer_of
 from harness.machine.qemu.process import Process
 from harness.machine.qemu.qmp import Qmp
 from harness.store import Store
 from harness.tools import run
 
-COMMAND_TIME = 120.0  # seconds a command may take unless the caller says otherwise
 GRACE_AFTER_LOGIN = 90.0  # seconds the channel may be behind the login prompt
 SETTLE_TIME = 180  # seconds systemd may need to finish its start-up jobs once the channel speaks
 FAREWELL = 90.0  # seconds a guest may take to shut down
 JOURNAL_LIMIT = 16 * 2**20  # bytes, the newest are kept
-CONSOLE_LOG, JOURNAL, TIMELINE = "console.log", "journal.txt", "timeline.json"
+CONSOLE_LOG, TIMELINE = "console.log", "timeline.json"
 DISK, VARIABLES = "disk.qcow2", "variables.fd"  # names in scratch folders and snapshots
 
 SETTLE = f"timeout {SETTLE_TIME} systemctl is-system-running --wait"
 READ_JOURNAL = f"journalctl -b -o short-monotonic --no-pager | tail -c {JOURNAL_LIMIT}"
+READ_JOURNAL_AS_JSON = f"journalctl -b -o json --no-pager | tail -c {JOURNAL_LIMIT}"
 READ_HOST_KEYS = "for i in {1..150}; do ls /etc/ssh/ssh_host_*_key.pub && break; sleep 0.2; done >/dev/null 2>&1; "
 READ_HOST_KEYS += "cat /etc/ssh/ssh_host_*_key.pub"
+SOFT_REBOOT_SINCE = 254  # of systemd
+SYSTEMD_VERSION = re.compile(r"systemd (\d+)")
 
 
 class Machine:
     """A machine whose guest is up. `has_channel` is False for images we could give no Ignition config."""
 
-    def __init__(self, parts: Powered, logs: Path, scratch: Path, keys: KeyPair | None, *, host_keys: str = "") -> None:
+    def __init__(
+        self,
+        parts: Powered,
+        logs: Path,
+        scratch: Path,
+        keys: KeyPair | None,
+        *,
+        ignition: bytes | None,
+        host_keys: str = "",
+    ) -> None:
         self.process: Process = parts.process
         self.console: Console = parts.console
         self.qmp: Qmp = parts.qmp
         self.channel: Channel = parts.channel
+        self.agent: Agent = parts.agent
         self.logs = logs
         self.keys = keys
         self.host_keys = host_keys  # a restored guest's are known beforehand
         self.is_restored = bool(host_keys)
+        self.is_up = self.is_restored  # since its last boot it has been heard of by the channel
+        self.guest = Guest(self, lambda: self.shell.host().backend)
+        self.guest_by_channel = Guest(self, lambda: ScriptBackend(self))
         self.journal_findings: Sequence[Finding] = ()
+        self._parts = parts
+        self._ignition = ignition or b""
         self._scratch = scratch
         self._shell: Shell | None = None
         self._stack = ExitStack()
@@ -90,26 +110,53 @@ class Machine:
             self._shell = shell
         return self._shell
 
-    @property
-    def guest(self) -> Host:
-        """The guest as testinfra sees it."""
-        return self.shell.host()
-
     def run(self, script: str, deadline: Deadline | None = None) -> Completed:
-        """Run a bash script as root in the guest, by the channel. Raises MachineFailed, DeadlinePassed."""
-        if not self.has_channel:
-            raise MachineFailed("no channel: the machine was booted without an Ignition config", where="guest")
-        return self.channel.run(script, deadline or Deadline(COMMAND_TIME))
+        """Run a bash script as root in the guest: by the channel, or where there is none by the image's guest agent.
+
+        Raises MachineFailed, DeadlinePassed.
+        """
+        deadline = deadline or Deadline(COMMAND_TIME)
+        if self.has_channel:
+            return self.channel.run(script, deadline)
+        if self.agent.answers():
+            return self.agent.run(script, deadline)
+        raise MachineFailed(
+            "no channel: the machine was booted without an Ignition config, and no guest agent answers", where="guest"
+        )
 
     def reboot(self, deadline: Deadline, *, at_menu: Callable[[Console], None] | None = None) -> None:
         """Reboot the guest and wait until it is up again; `at_menu` may drive the boot loader meanwhile."""
+        with self._restarting(deadline):
+            self.run("systemctl reboot --no-block", deadline)
+            if at_menu is not None:
+                at_menu(self.console)
+
+    def soft_reboot(self, deadline: Deadline) -> None:
+        """Restart user space under the same kernel. Raises NotInGuest where systemd does not know how."""
+        said = self.run("systemctl --version", deadline).text.partition("\n")[0]
+        version = SYSTEMD_VERSION.match(said)
+        if version is None or int(version[1]) < SOFT_REBOOT_SINCE:
+            what = f"no soft reboot: it came with systemd {SOFT_REBOOT_SINCE}, here is {said[:80]!r}"
+            raise NotInGuest(what, where="guest", next_step="skip the test for this image")
+        with self._restarting(deadline):
+            self.run("systemctl soft-reboot --no-block", deadline)
+
+    def cut_power(self, deadline: Deadline) -> None:
+        """Reset the machine while it runs, and wait until it is up again.
+
+        What the guest has flushed is on its disk, what it still held in memory is lost: that is a power cut.
+        """
+        with self._restarting(deadline):
+            self.qmp.execute("system_reset")
+
+    @contextmanager
+    def _restarting(self, deadline: Deadline) -> Iterator[None]:
+        """Whatever the block does makes the guest boot again; afterwards it is up."""
         self.hang_up()
         greetings = self.channel.greetings
-        self.run("systemctl reboot --no-block", deadline)
-        self.console.timeline.restart()
-        self.is_restored = False
-        if at_menu is not None:
-            at_menu(self.console)
+        self.console.start_over()
+        self.is_restored = self.is_up = False
+        yield
         await_guest(self, deadline, greetings + 1)
 
     def hang_up(self) -> None:
@@ -145,6 +192,20 @@ class Machine:
         if (self._scratch / VARIABLES).exists():
             (self._scratch / VARIABLES).rename(variables)
 
+    def explain(self, failure: HarnessError, greetings: int) -> HarnessError:
+        """A better error for a boot that failed, where the guest's journal can be had and names the cause.
+
+        `greetings` is how often the channel has spoken once it speaks in this boot.
+        """
+
+        def by_channel(deadline: Deadline) -> bytes:
+            self.channel.await_ready(deadline, greetings)
+            return self.channel.run(READ_JOURNAL_AS_JSON, deadline).out
+
+        told = examine(self._parts, self.logs, self._ignition, failure, by_channel)
+        self.journal_findings = told.findings
+        return blame_the_host(told.cause or failure)
+
     def _check(self) -> None:
         if self.console.has_ended:
             raise self.console.obituary()
@@ -177,13 +238,13 @@ def booted(
         layers = (overlay_of(bottom, scratch / DISK), bottom)
         variables = own_variables(spec, scratch)
 
-        def argv(ends: tuple[int, int, int]) -> list[str]:
+        def argv(ends: Ends) -> list[str]:
             guest_memory = None if memory is None else memory[1]
             return command_line(spec, boot.accel.name, Wiring(*ends, layers, config, guest_memory, variables))
 
         keep_open = () if memory is None else (memory[0],)
         with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=keep_open) as parts:
-            machine = Machine(parts, logs, scratch, keys)
+            machine = Machine(parts, logs, scratch, keys, ignition=ignition)
             try:
                 await_guest(machine, deadline)
                 yield machine
@@ -220,7 +281,20 @@ def own_variables(spec: MachineSpec, scratch: Path, template: Path | None = None
 
 
 def await_guest(machine: Machine, deadline: Deadline, greetings: int = 1) -> None:
-    """Wait until the guest is up: its channel speaks and systemd has settled, or else it shows a login prompt."""
+    """Wait until the guest is up: its channel speaks and systemd has settled, or else it shows a login prompt.
+
+    Raises BootFailed with the cause that the guest's journal names, if it can be had, else the bad console line.
+    """
+    try:
+        _await_guest(machine, deadline, greetings)
+    except (BootFailed, DeadlinePassed) as failure:
+        explained = machine.explain(failure, greetings)
+        if explained is failure:
+            raise
+        raise explained from failure
+
+
+def _await_guest(machine: Machine, deadline: Deadline, greetings: int) -> None:
     console = machine.console
     if not machine.has_channel:
         console.wait_for(r"login: ?$", deadline)
@@ -237,6 +311,7 @@ def await_guest(machine: Machine, deadline: Deadline, greetings: int = 1) -> Non
             )
 
     machine.channel.await_ready(deadline, greetings, check)
+    machine.is_up = True
     console.timeline.mark("channel", console.elapsed)
     machine.channel.run(SETTLE, deadline.at_most(SETTLE_TIME + 10), console.check)
     console.timeline.mark("settled", console.elapsed)
@@ -244,6 +319,6 @@ def await_guest(machine: Machine, deadline: Deadline, greetings: int = 1) -> Non
 
 def _last_words(machine: Machine, deadline: Deadline) -> None:
     """Save the journal if the guest can still give it."""
-    if machine.has_channel and machine.channel.greetings:
+    if machine.is_up:
         with suppress(MachineFailed, DeadlinePassed):
             machine.collect_journal(deadline)

@@ -35,12 +35,12 @@ from harness.machine.machine import (
     own_variables,
 )
 from harness.machine.power import powered
-from harness.machine.qemu.command_line import Layer, Memory, Wiring, command_line, layer_of
+from harness.machine.qemu.command_line import Ends, Layer, Memory, Wiring, command_line, layer_of
 from harness.machine.turns import turn_to_boot
 from harness.store import Store, content_key
 
 KIND = "snapshot"
-LAYOUT = 8  # raise it when the command line, the files below or what is done before saving changes
+LAYOUT = 9  # raise it when the command line, the files below or what is done before saving changes
 BLOCK = 64 * 1024  # bytes; memory is kept sparse in units of this
 
 RAM, STATE, EMPTY, FACTS = "ram", "state", "empty.qcow2", "snapshot.json"
@@ -103,7 +103,7 @@ def restored(
         memory = Memory(folder / RAM, is_shared=False)
         variables = own_variables(spec, scratch, folder / VARIABLES)
 
-        def argv(ends: tuple[int, int, int]) -> list[str]:
+        def argv(ends: Ends) -> list[str]:
             wiring = Wiring(*ends, layers, None, memory, variables, is_incoming=True)
             return command_line(spec, boot.accel.name, wiring)
 
@@ -116,7 +116,7 @@ def restored(
             behind = time.time() - snapshot.guest_clock
             mark("restored", parts.console.elapsed)
             keys = KeyPair(folder / KEY) if snapshot.host_keys else None
-            machine = Machine(parts, logs, scratch, keys, host_keys=snapshot.host_keys)
+            machine = Machine(parts, logs, scratch, keys, host_keys=snapshot.host_keys, ignition=boot.ignition)
             if machine.has_channel:
                 wake(machine.channel, deadline, behind)
             mark("awake", parts.console.elapsed)

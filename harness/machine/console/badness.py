@@ -100,6 +100,10 @@ class Watcher:
         """The first finding that ends a boot, or None."""
         return self._fatal
 
+    def start_over(self) -> None:
+        """Another boot begins: what was found stays found, but it no longer ends a wait."""
+        self._fatal, self._first_failure = None, ""
+
     def feed(self, lines: Sequence[str], unfinished: str = "") -> None:
         """Look at complete lines and at the one that has no end yet (a prompt); nothing is counted twice.
 

@@ -103,6 +103,14 @@ class Console:
         """Seconds since the machine was started, the time base of log and timeline."""
         return time.monotonic() - self.started
 
+    def start_over(self) -> None:
+        """Another boot begins: lines and stages of the one before are no answer to what is asked from now on."""
+        with self.pulse.still():
+            self._lines.clear()
+            self._unread.clear()
+            self.watcher.start_over()
+            self.timeline.restart()
+
     @property
     def findings(self) -> Sequence[Finding]:
         """Bad lines so far."""

@@ -19,6 +19,10 @@ from harness.tools import run
 
 PROGRAMS = {"x86_64": "qemu-system-x86_64"}
 CHANNEL_PORT = "org.image-harness.channel"  # in the guest: /dev/virtio-ports/<this>
+AGENT_PORT = "org.qemu.guest_agent.0"  # where qemu-ga looks when nobody tells it otherwise
+JOURNAL_PORT = "com.coreos.ignition.journal"  # where a CoreOS initramfs writes its journal when it fails
+JOURNAL_RING = "ignition-journal"  # the character device behind it; read it by QMP
+JOURNAL_SIZE = 16 * 2**20  # bytes, a power of two; QEMU keeps the newest and takes memory as it is filled
 IGNITION_KEY = "opt/com.coreos/config"  # where Ignition's qemu platform looks (x86_64, aarch64)
 OVMF_CODE = (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/edk2/ovmf/OVMF_CODE.fd"))
 OVMF_VARS = (Path("/usr/share/OVMF/OVMF_VARS_4M.fd"), Path("/usr/share/edk2/ovmf/OVMF_VARS.fd"))
@@ -29,6 +33,7 @@ QCOW2_MAGIC = b"QFI\xfb"
 QCOW2_EXTERNAL_DATA = 1 << 2  # incompatible feature bit: the data is in another file
 
 ImageFormat = Literal["raw", "qcow2"]
+Ends = tuple[int, int, int, int]  # QEMU's ends of console, QMP, channel and guest agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Wiring:
     console: int
     qmp: int
     channel: int
+    agent: int
     disk: Sequence[Layer]
     ignition: Path | None = None
     memory: Memory | None = None
@@ -61,8 +67,8 @@ class Wiring:
     is_incoming: bool = False
 
     @property
-    def descriptors(self) -> tuple[int, int, int]:
-        return (self.console, self.qmp, self.channel)
+    def descriptors(self) -> Ends:
+        return (self.console, self.qmp, self.channel, self.agent)
 
 
 def layer_of(path: Path) -> Layer:
@@ -176,4 +182,8 @@ def _sockets(wiring: Wiring) -> list[str]:
         *("-chardev", f"socket,id=qmp,fd={wiring.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=channel,fd={wiring.channel}"),
         *("-device", f"virtserialport,chardev=channel,name={CHANNEL_PORT}"),
+        *("-chardev", f"socket,id=agent,fd={wiring.agent}"),
+        *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+        *("-chardev", f"ringbuf,id={JOURNAL_RING},size={JOURNAL_SIZE}"),
+        *("-device", f"virtserialport,chardev={JOURNAL_RING},name={JOURNAL_PORT}"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import re
 import socket
@@ -16,6 +17,7 @@ from harness.deadline import Deadline
 from harness.errors import DeadlinePassed, HarnessError, MachineFailed
 
 ANSWER_TIME = 30.0  # seconds; QEMU answers in milliseconds unless the host is starved
+RING_PIECE = 2**20  # bytes an answer may carry; the client takes lines of ten times that
 FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\b")
 
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # what it logs as errors, we raise
@@ -70,6 +72,16 @@ class Qmp:
     def hmp(self, line: str) -> str:
         """The answer to a line typed at the human monitor."""
         return str(self.execute("human-monitor-command", {"command-line": line}))
+
+    def read_ring(self, chardev: str, limit: int) -> bytes:
+        """Take what a guest wrote to a character device of kind `ringbuf`, at most `limit` bytes and then some."""
+        taken = bytearray()
+        while len(taken) < limit:
+            piece = {"device": chardev, "size": RING_PIECE, "format": "base64"}
+            if not (answer := base64.b64decode(self.execute("ringbuf-read", piece))):
+                break
+            taken += answer
+        return bytes(taken)
 
     def ssh_port(self) -> int:
         """The port on 127.0.0.1 that leads to the guest's port 22. Raises MachineFailed if there is none."""
