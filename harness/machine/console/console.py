@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Self
 
 from harness.deadline import Deadline, overdue
 from harness.errors import BootFailed, HarnessError, MachineFailed
 from harness.machine.console import bootmenu
 from harness.machine.console.badness import Finding, Watcher
+from harness.machine.console.log import Log
 from harness.machine.console.screen import Screen
 from harness.machine.console.stream import KernelLineFilter, LineCutter, TextCleaner
 from harness.machine.console.timeline import Timeline
@@ -30,9 +31,9 @@ from harness.pulse import Pulse
 
 CHUNK = 256 * 1024  # bytes a read may take
 IDLE = 0.5  # seconds without output after which half a kernel line is no longer waited for
-LOG_LIMIT = 128 * 2**20  # bytes of console log; what comes later is watched but not kept
 REMEMBERED_LINES = 2000
-MOST_UNREAD = 4000  # chunks of user-space text kept for the typist; the oldest go first
+MOST_UNREAD = 16 * 2**20  # characters of user-space text kept for the typist; the oldest go first
+PIECE = 4096  # characters; smaller pieces of it are joined, because a string has fifty bytes of its own
 SEND_TIMEOUT = 10.0  # seconds a guest may refuse what is typed
 
 
@@ -71,13 +72,14 @@ class Console:
         self.obituary = obituary
         self.typist = Typist(self)
         self._lines: deque[str] = deque(maxlen=REMEMBERED_LINES)
-        self._unread: deque[str] = deque(maxlen=MOST_UNREAD)
+        self._unread: deque[str] = deque()
+        self._unread_size = 0
         self._awaited: list[_Awaited] = []
         self._cleaner, self._raw, self._quiet = TextCleaner(), LineCutter(), LineCutter()
         self._filter = KernelLineFilter()
         self._screen: Screen | None = None
         self._chunks = 0  # received so far
-        self._logged = 0
+        self._log = Log(log)
         self._socket = connection
         self._socket.settimeout(SEND_TIMEOUT)
         self._thread = threading.Thread(target=self._drain, name="console", daemon=True)
@@ -95,6 +97,7 @@ class Console:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=10)
         self._socket.close()
+        self._log.close()
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 
@@ -226,6 +229,7 @@ class Console:
             if self._unread:
                 text = "".join(self._unread)
                 self._unread.clear()
+                self._unread_size = 0
                 return text
             if fresh := [finding for finding in self.watcher.findings[known:] if finding.is_fatal]:
                 raise BootFailed(fresh[0].describe(), where="console", next_step=f"see {self.log_path}")
@@ -240,45 +244,48 @@ class Console:
     def _drain(self) -> None:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        with self.log_path.open("w", encoding="utf-8", errors="replace") as log:
-            while True:
-                is_silent = not poll.poll(IDLE * 1000 if self._filter.is_holding else None)
-                try:
-                    chunk = b"" if is_silent else self._socket.recv(CHUNK)
-                except OSError:
-                    chunk = b""
-                if not chunk and not is_silent:
-                    break
-                with self.pulse.beat():
-                    self._take(chunk, log)
-                log.flush()
+        while True:
+            is_silent = not poll.poll(IDLE * 1000 if self._filter.is_holding else None)
+            try:
+                chunk = b"" if is_silent else self._socket.recv(CHUNK)
+            except OSError:
+                chunk = b""
+            if not chunk and not is_silent:
+                break
             with self.pulse.beat():
-                self._take(b"", log)
-                self._record(self._raw.finish(), log)
-                self.has_ended = True
+                self._take(chunk)
+        with self.pulse.beat():
+            self._take(b"")
+            self._record(self._raw.finish())
+            self.has_ended = True
 
-    def _take(self, chunk: bytes, log: TextIO) -> None:
+    def _take(self, chunk: bytes) -> None:
         """Digest what arrived; an empty chunk means that nothing came for a while."""
         self._chunks += bool(chunk)
         if self._screen is not None:
             self._screen.feed(chunk)
         text = self._cleaner.feed(chunk)
         lines = self._raw.feed(text)
-        self._record(lines, log)
+        self._record(lines)
         spoken = self._filter.feed(text) if chunk else self._filter.flush()
         quiet = self._quiet.feed(spoken)
         if spoken:
-            self._unread.append(spoken)
+            self._keep_for_typist(spoken)
         for awaited in self._awaited:
             awaited.look([*lines, *quiet, self._quiet.rest])
 
-    def _record(self, lines: list[str], log: TextIO) -> None:
+    def _keep_for_typist(self, spoken: str) -> None:
+        self._unread_size += len(spoken)
+        if self._unread and len(self._unread[-1]) < PIECE:
+            self._unread[-1] += spoken
+        else:
+            self._unread.append(spoken)
+        while self._unread_size > MOST_UNREAD:
+            self._unread_size -= len(self._unread.popleft())
+
+    def _record(self, lines: list[str]) -> None:
         if lines or self._raw.rest:
             self.watcher.feed(lines, self._raw.rest)
             self.timeline.feed([*lines, self._raw.rest], self.elapsed)
         self._lines.extend(lines)
-        if lines and self._logged < LOG_LIMIT:
-            stamp = f"{self.elapsed:10.3f} "
-            text = "".join(f"{stamp}{line}\n" for line in lines if line)  # menus leave empty ones
-            self._logged += len(text)
-            log.write(text if self._logged < LOG_LIMIT else f"{text}{stamp}[log is full, later lines are not kept]\n")
+        self._log.record(lines, self.elapsed)
