@@ -19,7 +19,8 @@ from harness.tools import find_tool
 LAST_WORDS = 2000  # characters of QEMU's error output that are quoted
 # We may have died before the kernel was asked to tell: then nobody would.
 UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
-FAREWELL = 5.0  # seconds a killed process may need to be gone
+FAREWELL = 15.0  # seconds a process that has closed its connections may need to be gone
+DEATH_TIME = 60.0  # seconds a killed one may: on a host with a load of 40, five were too few to give its memory back
 
 
 class Process:
@@ -71,10 +72,11 @@ class Process:
             return None
 
     def kill(self) -> None:
-        """Kill it if it still runs, and wait until it is gone."""
+        """Kill it if it still runs, and wait until it is gone. Raises MachineFailed if the kernel keeps it."""
         if self.is_running:
             self._child.kill()
-        self._child.wait(FAREWELL)
+        if self.wait(Deadline(DEATH_TIME)) is None:
+            raise MachineFailed(f"{Path(self.argv[0]).name} was killed but does not end", where=f"pid {self.pid}")
 
     def obituary(self) -> MachineFailed:
         """The error to raise when it has gone although somebody still needed it."""
