@@ -114,6 +114,11 @@ class Store:
             lock.release()
             _mark_of(folder).unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove the scratch folders of processes that were killed."""
+        with self.lock("scratch"):
+            self._sweep_scratch()
+
     def _sweep_scratch(self) -> None:
         found = list((self.root / "scratch").iterdir())
         for folder in {path.with_suffix("") if path.suffix == ".lock" else path for path in found}:
