@@ -92,6 +92,12 @@ class BootFailed(HarnessError):
     verdict_class = "boot"
 
 
+class GuestLost(HarnessError):
+    """A guest that had come up stopped, hangs or shut us out: its own doing, so it speaks against the image."""
+
+    verdict_class = "image"
+
+
 class DeadlinePassed(HarnessError):
     """Something that had to happen in time did not; the message says what was awaited and what was seen last."""
 

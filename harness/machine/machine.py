@@ -6,6 +6,7 @@ The image itself is never written. Console, journal and boot timeline end up in 
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,13 +14,15 @@ from pathlib import Path
 from testinfra.host import Host
 
 from harness.deadline import Deadline
-from harness.errors import BootFailed, DeadlinePassed, HarnessError, MachineFailed
+from harness.errors import BootFailed, HarnessError, MachineFailed
 from harness.ignition.access import with_access
 from harness.ignition.config import read_config
 from harness.machine.boot import Boot
 from harness.machine.console.badness import Finding, Watcher
 from harness.machine.console.console import Console
 from harness.machine.guest.channel import Channel, Completed
+from harness.machine.guest.errand import Lifeline
+from harness.machine.guest.reach import check_links, why_unreachable
 from harness.machine.guest.shell import KEY, KeyPair, Shell, make_key_pair
 from harness.machine.hardware.spec import MachineSpec
 from harness.machine.power import Powered, powered
@@ -59,6 +62,7 @@ class Machine:
         self._scratch = scratch
         self._shell: Shell | None = None
         self._stack = ExitStack()
+        self._turn = threading.Lock()  # the channel takes one script at a time
 
     @property
     def has_channel(self) -> bool:
@@ -83,9 +87,10 @@ class Machine:
             if not self.host_keys:
                 self.host_keys = self.run(READ_HOST_KEYS).text
             port = self.qmp.ssh_port()
-            shell = self._stack.enter_context(Shell(self._scratch, port, self.keys, self.host_keys))
+            lifeline = Lifeline(self.console.pulse, self.check, self._doubt, self._explain)
+            shell = self._stack.enter_context(Shell(self._scratch, port, self.keys, self.host_keys, lifeline=lifeline))
             if not self.is_restored:  # there sshd is known to listen, and the first command connects by itself
-                shell.connect(Deadline(COMMAND_TIME), self._check)
+                shell.connect(Deadline(COMMAND_TIME))
             self.console.timeline.mark("ssh", self.console.elapsed)
             self._shell = shell
         return self._shell
@@ -96,10 +101,21 @@ class Machine:
         return self.shell.host()
 
     def run(self, script: str, deadline: Deadline | None = None) -> Completed:
-        """Run a bash script as root in the guest, by the channel. Raises MachineFailed, DeadlinePassed."""
+        """Run a bash script as root in the guest, by the channel. Raises MachineFailed, GuestLost, DeadlinePassed."""
         if not self.has_channel:
             raise MachineFailed("no channel: the machine was booted without an Ignition config", where="guest")
-        return self.channel.run(script, deadline or Deadline(COMMAND_TIME))
+        with self._turn:
+            return self.channel.run(script, deadline or Deadline(COMMAND_TIME), self.check)
+
+    def check(self) -> None:
+        """Raise what makes every wait for this guest vain: it is dead, or stopped for a fault of the host.
+
+        Costs nothing; whoever waits for the guest calls it whenever the machine's pulse beats.
+        """
+        if why := self.qmp.standstill:
+            where = str(self._scratch.parent)
+            raise MachineFailed(f"{why}, so QEMU has stopped the guest", where=where, next_step="make room there")
+        self.console.check_life()
 
     def reboot(self, deadline: Deadline, *, at_menu: Callable[[Console], None] | None = None) -> None:
         """Reboot the guest and wait until it is up again; `at_menu` may drive the boot loader meanwhile."""
@@ -130,7 +146,7 @@ class Machine:
         self.hang_up()
         with suppress(HarnessError):
             if self.has_channel:
-                self.channel.run("systemctl poweroff --no-block", deadline.at_most(30))
+                self.run("systemctl poweroff --no-block", deadline.at_most(30))
             else:
                 self.qmp.execute("system_powerdown")
             if self.process.wait(deadline) is None:
@@ -145,9 +161,18 @@ class Machine:
         if (self._scratch / VARIABLES).exists():
             (self._scratch / VARIABLES).rename(variables)
 
-    def _check(self) -> None:
-        if self.console.has_ended:
-            raise self.console.obituary()
+    def _doubt(self) -> None:
+        """ssh takes long: raise MachineFailed or GuestLost if the guest says that its network is down."""
+        if self._turn.acquire(blocking=False):  # else somebody else has the channel
+            try:
+                check_links(self.channel, self.check)
+            finally:
+                self._turn.release()
+
+    def _explain(self, words: str) -> HarnessError:
+        """What ended ssh."""
+        with self._turn:
+            return why_unreachable(self.channel, self.check, words)
 
 
 @contextmanager
@@ -228,6 +253,10 @@ def await_guest(machine: Machine, deadline: Deadline, greetings: int = 1) -> Non
 
     def check() -> None:
         console.check()
+        machine.check()
+
+    def check_channel() -> None:
+        check()
         prompted = console.timeline.events.get("login prompt")
         if prompted is not None and console.elapsed - prompted > GRACE_AFTER_LOGIN:
             raise BootFailed(
@@ -236,14 +265,14 @@ def await_guest(machine: Machine, deadline: Deadline, greetings: int = 1) -> Non
                 next_step="does the image run Ignition on this boot? see the console log",
             )
 
-    machine.channel.await_ready(deadline, greetings, check)
+    machine.channel.await_ready(deadline, greetings, check_channel)
     console.timeline.mark("channel", console.elapsed)
-    machine.channel.run(SETTLE, deadline.at_most(SETTLE_TIME + 10), console.check)
+    machine.channel.run(SETTLE, deadline.at_most(SETTLE_TIME + 10), check)
     console.timeline.mark("settled", console.elapsed)
 
 
 def _last_words(machine: Machine, deadline: Deadline) -> None:
     """Save the journal if the guest can still give it."""
     if machine.has_channel and machine.channel.greetings:
-        with suppress(MachineFailed, DeadlinePassed):
+        with suppress(HarnessError):  # the failure that is being raised tells more
             machine.collect_journal(deadline)

@@ -54,5 +54,5 @@ def powered(
             Console(console_end, console_log, pulse=pulse, allowed=allowed, obituary=obituary)
         )
         channel = stack.enter_context(Channel(channel_end, pulse, obituary))
-        qmp = stack.enter_context(Qmp(qmp_end, obituary))
+        qmp = stack.enter_context(Qmp(qmp_end, obituary, pulse))
         yield Powered(process, console, qmp, channel)

@@ -37,6 +37,7 @@ class Pattern:
     where: frozenset[Stream]
     severity: Severity
     times: int = 1
+    is_final: bool = False
 
     def matches(self, line: str) -> bool:
         return any(hint in line for hint in self.contains) and self.regex.search(line) is not None
@@ -74,6 +75,7 @@ def known_patterns() -> tuple[Pattern, ...]:
             where=frozenset(row["where"]),
             severity=row["severity"],
             times=row.get("times", 1),
+            is_final=row.get("final", False),
         )
         for row in rows
     )
@@ -90,6 +92,7 @@ class Watcher:
         self.stream = stream
         self.findings: list[Finding] = []
         self._fatal: Finding | None = None
+        self._final: Finding | None = None
         self._patterns = tuple(p for p in candidates if stream in p.where and p.id not in skipped)
         self._hits: dict[str, int] = {}
         self._first_failure = ""
@@ -99,6 +102,11 @@ class Watcher:
     def fatal(self) -> Finding | None:
         """The first finding that ends a boot, or None."""
         return self._fatal
+
+    @property
+    def final(self) -> Finding | None:
+        """The first finding after which the guest runs nothing any more, or None."""
+        return self._final
 
     def feed(self, lines: Sequence[str], unfinished: str = "") -> None:
         """Look at complete lines and at the one that has no end yet (a prompt); nothing is counted twice.
@@ -131,6 +139,8 @@ class Watcher:
             self.findings.append(finding)
         if finding.is_fatal and self._fatal is None:
             self._fatal = finding
+        if pattern.is_final and self._final is None:
+            self._final = finding
 
 
 def findings_in(log: Path, stream: Stream) -> tuple[Finding, ...]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from harness.deadline import Deadline, overdue
-from harness.errors import BootFailed, HarnessError, MachineFailed
+from harness.errors import BootFailed, GuestLost, HarnessError, MachineFailed
 from harness.machine.console import bootmenu
 from harness.machine.console.badness import Finding, Watcher
 from harness.machine.console.log import Log
@@ -121,6 +121,17 @@ class Console:
         """Raise BootFailed if a bad line has been seen, or the machine's obituary if the console has ended."""
         if self.watcher.fatal is not None:
             raise BootFailed(self.watcher.fatal.describe(), where="console", next_step=f"see {self.log_path}")
+        if self.has_ended:
+            raise self.obituary()
+
+    def check_life(self) -> None:
+        """Raise GuestLost if a line has said that the guest runs no more, or the obituary if the console has ended.
+
+        For those who use a guest that has come up: `check`, which is for boots, takes offence at every bad line.
+        """
+        if self.watcher.final is not None:
+            died = f"died after it had come up: {self.watcher.final.describe()}"
+            raise GuestLost(died, where="guest", next_step=f"see {self.log_path}")
         if self.has_ended:
             raise self.obituary()
 
