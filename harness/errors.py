@@ -19,6 +19,7 @@ class HarnessError(Exception):
 
     verdict_class: ClassVar[VerdictClass] = "infra"
     exit_code: ClassVar[int] = 2
+    retry_helps: ClassVar[bool] = True  # False where the same would fail the same way again
 
     def __init__(self, what: str, *, where: str = "", next_step: str = "") -> None:
         self.what = what
@@ -30,6 +31,8 @@ class HarnessError(Exception):
 
 class BadInput(HarnessError):
     """A path, option or configuration file the user gave cannot be used."""
+
+    retry_helps: ClassVar[bool] = False
 
 
 class DamagedImage(HarnessError):
@@ -53,9 +56,13 @@ class MissingFile(HarnessError):
 class InvalidIgnition(HarnessError):
     """An Ignition config breaks its specification; `where` is the file and the JSON path."""
 
+    retry_helps: ClassVar[bool] = False
+
 
 class MissingTool(HarnessError):
     """A host program is not installed; the next step names its package."""
+
+    retry_helps: ClassVar[bool] = False
 
 
 class ToolFailed(HarnessError):
@@ -84,6 +91,23 @@ class StoreError(HarnessError):
 
 class MachineFailed(HarnessError):
     """QEMU did not start, died or does not answer: our fault or the host's, never the image's."""
+
+
+class MachineLost(HarnessError):
+    """A machine that several checks share was lost by an earlier one: the rest of them were never made."""
+
+    retry_helps: ClassVar[bool] = False
+
+    def __init__(self, culprit: str, cause: str) -> None:
+        """`culprit` is the check that lost it, `cause` that check's cause line."""
+        self.culprit = culprit
+        super().__init__(f"machine lost by {culprit}: {cause}")
+
+
+class GuestBroken(HarnessError):
+    """A line appeared that proves the guest broken, on its console or in its journal, while a check ran on it."""
+
+    verdict_class = "image"
 
 
 class BootFailed(HarnessError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from testinfra.host import Host
 
 from harness.deadline import Deadline
-from harness.errors import BootFailed, DeadlinePassed, HarnessError, MachineFailed
+from harness.errors import BootFailed, GuestBroken, HarnessError, MachineFailed
 from harness.ignition.access import with_access
 from harness.ignition.config import read_config
 from harness.machine.boot import Boot
@@ -39,6 +39,8 @@ DISK, VARIABLES = "disk.qcow2", "variables.fd"  # names in scratch folders and s
 
 SETTLE = f"timeout {SETTLE_TIME} systemctl is-system-running --wait"
 READ_JOURNAL = f"journalctl -b -o short-monotonic --no-pager | tail -c {JOURNAL_LIMIT}"
+READ_JOURNAL_SINCE = "journalctl -b -o short-iso-precise --no-pager -q --utc --since=@{since:.3f} | "
+READ_JOURNAL_SINCE += f"tail -c {JOURNAL_LIMIT}"
 READ_HOST_KEYS = "for i in {1..150}; do ls /etc/ssh/ssh_host_*_key.pub && break; sleep 0.2; done >/dev/null 2>&1; "
 READ_HOST_KEYS += "cat /etc/ssh/ssh_host_*_key.pub"
 
@@ -96,10 +98,13 @@ class Machine:
         return self.shell.host()
 
     def run(self, script: str, deadline: Deadline | None = None) -> Completed:
-        """Run a bash script as root in the guest, by the channel. Raises MachineFailed, DeadlinePassed."""
+        """Run a bash script as root in the guest, by the channel.
+
+        Raises MachineFailed, DeadlinePassed, and GuestBroken at once when the guest's kernel stops.
+        """
         if not self.has_channel:
             raise MachineFailed("no channel: the machine was booted without an Ignition config", where="guest")
-        return self.channel.run(script, deadline or Deadline(COMMAND_TIME))
+        return self.channel.run(script, deadline or Deadline(COMMAND_TIME), self._check_it_goes_on)
 
     def reboot(self, deadline: Deadline, *, at_menu: Callable[[Console], None] | None = None) -> None:
         """Reboot the guest and wait until it is up again; `at_menu` may drive the boot loader meanwhile."""
@@ -117,11 +122,15 @@ class Machine:
         self._stack.close()
         self._shell = None
 
-    def collect_journal(self, deadline: Deadline) -> None:
-        """Write this boot's journal to `journal.txt` beside the console log and look for bad lines in it."""
-        done = self.run(READ_JOURNAL, deadline)
+    def collect_journal(self, deadline: Deadline, since: float | None = None) -> None:
+        """Write this boot's journal to `journal.txt` beside the console log and look for bad lines in it.
+
+        `since` leaves out what is older (seconds since 1970 by the guest's clock); lines then begin with the time, UTC.
+        """
+        script = READ_JOURNAL if since is None else READ_JOURNAL_SINCE.format(since=since)
+        done = self.run(script, deadline)
         (self.logs / JOURNAL).write_bytes(done.out)
-        watcher = Watcher("journal")
+        watcher = Watcher("journal", allowed=self.console.watcher.allowed)
         watcher.feed(done.out.decode(errors="replace").splitlines())
         self.journal_findings = tuple(watcher.findings)
 
@@ -144,6 +153,10 @@ class Machine:
             (self._scratch / KEY).rename(key)
         if (self._scratch / VARIABLES).exists():
             (self._scratch / VARIABLES).rename(variables)
+
+    def _check_it_goes_on(self) -> None:
+        if (final := self.console.watcher.final) is not None:
+            raise GuestBroken(final.describe(), where="console")
 
     def _check(self) -> None:
         if self.console.has_ended:
@@ -245,5 +258,5 @@ def await_guest(machine: Machine, deadline: Deadline, greetings: int = 1) -> Non
 def _last_words(machine: Machine, deadline: Deadline) -> None:
     """Save the journal if the guest can still give it."""
     if machine.has_channel and machine.channel.greetings:
-        with suppress(MachineFailed, DeadlinePassed):
+        with suppress(HarnessError):
             machine.collect_journal(deadline)

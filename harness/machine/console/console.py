@@ -70,6 +70,7 @@ class Console:
         self.pulse = pulse or Pulse()
         self.obituary = obituary
         self.typist = Typist(self)
+        self.at_final: Callable[[], None] | None = None  # called once, by the reading thread; it must not wait
         self._lines: deque[str] = deque(maxlen=REMEMBERED_LINES)
         self._unread: deque[str] = deque(maxlen=MOST_UNREAD)
         self._awaited: list[_Awaited] = []
@@ -77,6 +78,7 @@ class Console:
         self._filter = KernelLineFilter()
         self._screen: Screen | None = None
         self._chunks = 0  # received so far
+        self._is_reading = False  # true from before a read until what it brought has been digested
         self._logged = 0
         self._socket = connection
         self._socket.settimeout(SEND_TIMEOUT)
@@ -107,6 +109,18 @@ class Console:
     def findings(self) -> Sequence[Finding]:
         """Bad lines so far."""
         return tuple(self.watcher.findings)
+
+    def catch_up(self, deadline: Deadline) -> bool:
+        """Wait until all that has arrived is digested, so that the findings are complete; False if it keeps coming."""
+        if self.has_ended:
+            return True
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+
+        def look() -> bool | None:
+            return self.has_ended or (not waiting.poll(0) and not self._is_reading) or None  # in this order
+
+        return bool(self.pulse.wait_until(look, deadline))
 
     def tail(self, count: int = 20) -> list[str]:
         """The last lines, with the unfinished one."""
@@ -243,6 +257,7 @@ class Console:
         with self.log_path.open("w", encoding="utf-8", errors="replace") as log:
             while True:
                 is_silent = not poll.poll(IDLE * 1000 if self._filter.is_holding else None)
+                self._is_reading = True
                 try:
                     chunk = b"" if is_silent else self._socket.recv(CHUNK)
                 except OSError:
@@ -251,7 +266,8 @@ class Console:
                     break
                 with self.pulse.beat():
                     self._take(chunk, log)
-                log.flush()
+                    log.flush()
+                    self._is_reading = False
             with self.pulse.beat():
                 self._take(b"", log)
                 self._record(self._raw.finish(), log)
@@ -265,6 +281,9 @@ class Console:
         text = self._cleaner.feed(chunk)
         lines = self._raw.feed(text)
         self._record(lines, log)
+        if self.at_final is not None and self.watcher.final is not None:
+            at_final, self.at_final = self.at_final, None
+            at_final()
         spoken = self._filter.feed(text) if chunk else self._filter.flush()
         quiet = self._quiet.feed(spoken)
         if spoken:

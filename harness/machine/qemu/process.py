@@ -28,6 +28,7 @@ class Process:
     def __init__(self, argv: Sequence[str], scratch: Path, keep_open: Sequence[int] = ()) -> None:
         """Start `argv`; `keep_open` are file descriptors it inherits. Raises MissingTool."""
         self.argv = (find_tool(argv[0]), *argv[1:])
+        self._was_ended_by_us = False
         self._errors = scratch / f"{Path(argv[0]).name}.stderr"
         tied = [find_tool("setpriv"), "--pdeathsig", "KILL", "--", find_tool("sh"), "-c", UNLESS_ORPHANED]
         with self._errors.open("wb") as errors:
@@ -70,9 +71,15 @@ class Process:
         except subprocess.TimeoutExpired:
             return None
 
+    @property
+    def has_died(self) -> bool:
+        """True if it ended badly and not by us: killed by somebody, or gone with an exit code."""
+        return not self.is_running and self._child.returncode != 0 and not self._was_ended_by_us
+
     def kill(self) -> None:
         """Kill it if it still runs, and wait until it is gone."""
         if self.is_running:
+            self._was_ended_by_us = True
             self._child.kill()
         self._child.wait(FAREWELL)
 
