@@ -28,6 +28,7 @@ class Watched:
         self._told_journal = 0
         self._end: HarnessError | None = None
         self._is_closed = False
+        self._is_final = False
 
     @property
     def is_closed(self) -> bool:
@@ -40,7 +41,11 @@ class Watched:
         console, journal = self.machine.console.findings, self.machine.journal_findings
         fresh = [*console[self._told :], *journal[self._told_journal :]]
         self._told, self._told_journal = len(console), len(journal)
-        return fresh
+        if self._is_final:
+            return []  # a kernel that stopped says so more than once
+        end = next((number for number, finding in enumerate(fresh) if finding.pattern.is_final), len(fresh))
+        self._is_final = end < len(fresh)
+        return fresh[: end + 1]
 
     def loss(self) -> HarnessError | None:
         """Why nobody can use it any more: its kernel stopped, or QEMU is gone. None while it goes on."""

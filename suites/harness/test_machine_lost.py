@@ -64,6 +64,20 @@ def test_it(fresh_machine):
     assert failure["evidence"][-1].startswith("at test_it.py:")
 
 
+def test_a_kernel_that_stopped_fails_a_test_once_however_often_it_says_so(suite):
+    ran = run_small(
+        suite("""
+@pytest.fixture
+def machine_of_its_own(fresh_machine):
+    yield fresh_machine
+    fresh_machine.console.send(f"---[ end {PANIC} ]---\\n")
+    time.sleep(0.2)
+def test_it(machine_of_its_own): machine_of_its_own.say(PANIC)
+""")
+    )
+    ran.done.assert_outcomes(failed=1, errors=0)
+
+
 @pytest.mark.parametrize("when", ["in its fixture", "as it ends", "on a machine that has ended"])
 def test_bad_lines_count_whenever_they_come(suite, when):
     text = {
