@@ -11,6 +11,9 @@ from harness.machine.accel import Accel
 from harness.machine.hardware.spec import MachineSpec
 from harness.machine.qemu.command_line import firmware_files, version_of
 
+BOOT_TIME = {"kvm": 180.0, "tcg": 400.0}  # seconds a cold boot may take once it is its turn
+RESTORE_TIME = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class Boot:

@@ -19,6 +19,7 @@ from harness.ignition.config import read_config
 from harness.machine.boot import Boot
 from harness.machine.console.badness import Finding, Watcher
 from harness.machine.console.console import Console
+from harness.machine.console.tap import Tap
 from harness.machine.guest.channel import Channel, Completed
 from harness.machine.guest.shell import KEY, KeyPair, Shell, make_key_pair
 from harness.machine.hardware.spec import MachineSpec
@@ -56,7 +57,7 @@ class Machine:
         self.host_keys = host_keys  # a restored guest's are known beforehand
         self.is_restored = bool(host_keys)
         self.journal_findings: Sequence[Finding] = ()
-        self._scratch = scratch
+        self.scratch = scratch  # gone when the machine is
         self._shell: Shell | None = None
         self._stack = ExitStack()
 
@@ -83,7 +84,7 @@ class Machine:
             if not self.host_keys:
                 self.host_keys = self.run(READ_HOST_KEYS).text
             port = self.qmp.ssh_port()
-            shell = self._stack.enter_context(Shell(self._scratch, port, self.keys, self.host_keys))
+            shell = self._stack.enter_context(Shell(self.scratch, port, self.keys, self.host_keys))
             if not self.is_restored:  # there sshd is known to listen, and the first command connects by itself
                 shell.connect(Deadline(COMMAND_TIME), self._check)
             self.console.timeline.mark("ssh", self.console.elapsed)
@@ -139,11 +140,11 @@ class Machine:
 
     def hand_over(self, disk: Path, variables: Path, key: Path) -> None:
         """Move disk overlay, UEFI variables and ssh key out of a machine that has ended."""
-        (self._scratch / DISK).rename(disk)
+        (self.scratch / DISK).rename(disk)
         if self.keys is not None:
-            (self._scratch / KEY).rename(key)
-        if (self._scratch / VARIABLES).exists():
-            (self._scratch / VARIABLES).rename(variables)
+            (self.scratch / KEY).rename(key)
+        if (self.scratch / VARIABLES).exists():
+            (self.scratch / VARIABLES).rename(variables)
 
     def _check(self) -> None:
         if self.console.has_ended:
@@ -159,10 +160,13 @@ def booted(
     *,
     allowed: Sequence[str] = (),
     memory: tuple[int, Memory] | None = None,
+    tap: Tap | None = None,
+    until: Callable[[Machine, Deadline], None] | None = None,
 ) -> Iterator[Machine]:
     """A machine that has booted; where it was given no Ignition config, as far as its login prompt.
 
     `allowed` are badness ids expected here. `memory` is an open file, by descriptor and path, to use as guest memory.
+    `tap` is on the console from its first byte on. `until` waits instead of `await_guest`, or does not wait at all.
     Raises BootFailed at the first bad console line, MachineFailed if QEMU fails, DeadlinePassed.
     """
     logs.mkdir(parents=True, exist_ok=True)
@@ -182,10 +186,10 @@ def booted(
             return command_line(spec, boot.accel.name, Wiring(*ends, layers, config, guest_memory, variables))
 
         keep_open = () if memory is None else (memory[0],)
-        with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=keep_open) as parts:
+        with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=keep_open, tap=tap) as parts:
             machine = Machine(parts, logs, scratch, keys)
             try:
-                await_guest(machine, deadline)
+                (until or await_guest)(machine, deadline)
                 yield machine
             except BaseException as failure:
                 if not isinstance(failure, KeyboardInterrupt):

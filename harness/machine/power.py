@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.machine.console.console import Console
+from harness.machine.console.tap import Tap
 from harness.machine.guest.channel import Channel
 from harness.machine.qemu.process import Process
 from harness.machine.qemu.qmp import Qmp
@@ -33,10 +34,11 @@ def powered(
     *,
     allowed: Sequence[str] = (),
     keep_open: Sequence[int] = (),
+    tap: Tap | None = None,
 ) -> Iterator[Powered]:
     """Start QEMU with `command_line(descriptors of console, qmp, channel)`; at the end it is dead.
 
-    Raises MachineFailed with QEMU's last words if it does not start.
+    `tap` is on the console from its first byte on. Raises MachineFailed with QEMU's last words if it does not start.
     """
     pulse = Pulse()
     with ExitStack() as stack, ExitStack() as handed_over:
@@ -51,7 +53,7 @@ def powered(
         (console_end, _), (qmp_end, _), (channel_end, _) = pairs
         obituary = process.obituary
         console = stack.enter_context(
-            Console(console_end, console_log, pulse=pulse, allowed=allowed, obituary=obituary)
+            Console(console_end, console_log, pulse=pulse, allowed=allowed, obituary=obituary, tap=tap)
         )
         channel = stack.enter_context(Channel(channel_end, pulse, obituary))
         qmp = stack.enter_context(Qmp(qmp_end, obituary))

@@ -24,6 +24,7 @@ from harness.machine.console import bootmenu
 from harness.machine.console.badness import Finding, Watcher
 from harness.machine.console.screen import Screen
 from harness.machine.console.stream import KernelLineFilter, LineCutter, TextCleaner
+from harness.machine.console.tap import Tap
 from harness.machine.console.timeline import Timeline
 from harness.machine.console.typist import Typist
 from harness.pulse import Pulse
@@ -50,7 +51,8 @@ class Console:
     """One guest's serial console on a connected socket.
 
     `obituary` is asked for the error to raise when the socket ends while somebody waits; `allowed` are ids of
-    badness patterns that are expected. Close it, or use it as a context manager.
+    badness patterns that are expected; `tap` sees everything from the first byte on. Close it, or use it as a context
+    manager.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Console:
         pulse: Pulse | None = None,
         allowed: Iterable[str] = (),
         obituary: Callable[[], HarnessError] = lambda: MachineFailed("the console was closed"),
+        tap: Tap | None = None,
     ) -> None:
         self.log_path = log
         self.timeline = Timeline()
@@ -76,6 +79,7 @@ class Console:
         self._cleaner, self._raw, self._quiet = TextCleaner(), LineCutter(), LineCutter()
         self._filter = KernelLineFilter()
         self._screen: Screen | None = None
+        self._taps: tuple[Tap, ...] = () if tap is None else (tap,)
         self._chunks = 0  # received so far
         self._logged = 0
         self._socket = connection
@@ -150,12 +154,22 @@ class Console:
             f"waited {deadline.seconds:.0f} s for {awaited}; last seen: {seen}", next_step=f"see {self.log_path}"
         )
 
+    def mirror_to(self, tap: Tap) -> None:
+        """Show this tap everything from now on."""
+        with self.pulse.still():
+            self._taps = (*self._taps, tap)
+
+    def mirror_no_more(self, tap: Tap) -> None:
+        """Show this tap nothing any more."""
+        with self.pulse.still():
+            self._taps = tuple(other for other in self._taps if other is not tap)
+
     # -- what is typed -----------------------------------------------------------------------------------------------
 
-    def send(self, text: str) -> None:
+    def send(self, text: str | bytes) -> None:
         """Type `text` as it is. Raises MachineFailed if the guest takes no input or is gone."""
         try:
-            self._socket.sendall(text.encode())
+            self._socket.sendall(text.encode() if isinstance(text, str) else text)
         except OSError as cause:
             raise MachineFailed(f"the console takes no input: {cause}", where=str(self.log_path)) from cause
 
@@ -252,10 +266,14 @@ class Console:
                 with self.pulse.beat():
                     self._take(chunk, log)
                 log.flush()
+                for tap in self._taps if chunk else ():
+                    tap.see(chunk)
             with self.pulse.beat():
                 self._take(b"", log)
                 self._record(self._raw.finish(), log)
                 self.has_ended = True
+            for tap in self._taps:
+                tap.end()
 
     def _take(self, chunk: bytes, log: TextIO) -> None:
         """Digest what arrived; an empty chunk means that nothing came for a while."""
