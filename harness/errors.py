@@ -82,6 +82,12 @@ class StoreError(HarnessError):
     """The store cannot be used: no space, no permission, or an entry that is not what it claims."""
 
 
+class ExternalTestFailed(HarnessError):
+    """An external test ran in its guest and failed; the message says how and what it said last."""
+
+    verdict_class = "image"
+
+
 class MachineFailed(HarnessError):
     """QEMU did not start, died or does not answer: our fault or the host's, never the image's."""
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from suites.harness.small_project import external_project
+
 CHECKOUT = Path(__file__).parents[2]
 THEIRS = """
 from fixtures.helper import expected_name  # a folder that many a suite has
@@ -94,8 +96,19 @@ def test_a_suite_in_another_repository_runs(python, reference, accel, ignition, 
     (repository / "test_theirs.py").write_text(THEIRS)
     (tmp_path / "config.ign").write_bytes(ignition.raw)
     command = [python, "-m", "pytest", "test_theirs.py", "-W", "error::pytest.PytestUnknownMarkWarning"]
-    command += ["--image", reference.path, "--ignition", tmp_path / "config.ign"]
-    done = run_installed(*command, "--store", store.root, "--accel", accel.name, cwd=repository)
+    command += [f"--image={reference.path}", f"--ignition={tmp_path}/config.ign"]
+    done = run_installed(*command, f"--store={store.root}", f"--accel={accel.name}", cwd=repository)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout
     assert (repository / "reports/latest/index.html").exists()
+
+
+@pytest.mark.boot
+def test_external_tests_run_from_it_too(python, reference, accel, ignition, store, tmp_path):
+    project = external_project(tmp_path, {"basic": "test $(id -u) = 0"})
+    (tmp_path / "config.ign").write_bytes(ignition.raw)
+    command = [python, "-m", "pytest", "--external=.", f"--image={reference.path}"]
+    command += [f"--ignition={tmp_path}/config.ign", f"--store={store.root}", f"--accel={accel.name}"]
+    done = run_installed(*command, cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
