@@ -19,7 +19,9 @@ from harness.errors import HarnessError
 # Command -> its module, the name there, and the line `harness --help` shows: help needs to import none of them.
 COMMANDS = {
     "artifact": ("harness.commands.artifact", "artifact", "Push files to a container registry, and pull them."),
+    "boot": ("harness.commands.boot", "boot", "Boot an image and sit at its console."),
     "build": ("harness.commands.build", "build", "Build the reference image."),
+    "console": ("harness.commands.console", "console", "Sit at the console of a machine that a test run keeps."),
     "convert": ("harness.commands.convert", "convert", "Write an image as another platform or format has it."),
     "dehydrate": ("harness.commands.dehydrate", "dehydrate", "Make a family of images small."),
     "diff": ("harness.commands.diff", "diff", "Say why two images differ."),
@@ -31,6 +33,7 @@ COMMANDS = {
     "inspect": ("harness.commands.inspect", "inspect", "Show what is inside an image, without booting it."),
     "recipe": ("harness.commands.recipe", "recipe", "Look into recipes."),
     "rehydrate": ("harness.commands.rehydrate", "rehydrate", "Make images again from their recipes."),
+    "shell": ("harness.commands.shell", "shell", "Open a shell in a fresh guest of an image."),
     "verify": ("harness.commands.verify", "verify", "Compare files with their published checksums."),
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -67,6 +70,8 @@ def harness() -> None:
       harness build reference -o out         build the reference image into out/
       harness inspect out/reference.qcow2    what is inside, without booting
       harness inspect --json image.raw.xz    the same as a JSON document
+      harness boot rhcos.qcow2.gz            boot it and sit at its console
+      harness shell -c 'systemctl --failed'  run a command in a fresh guest
       harness diff old.qcow2 new.qcow2       why they differ, and what would remove it
       harness fetch fcos-stable:qemu         download and verify
       harness export rhcos.qcow2 -o out      pack for publication, with checksums

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from harness.errors import HarnessError
 from harness.machine import accel
-from harness.machine.qemu.command_line import OVMF_CODE, OVMF_VARS
+from harness.machine.hardware.firmware import installed_firmware
 from harness.report.svg import size_text
 from harness.store import Store
 from harness.tools import Tool, known_tools
@@ -33,6 +33,8 @@ OPTIONAL = frozenset(  # only tests use them, and say so when they skip
         "ignition-validate",
         "xorriso",
         "/usr/lib/ISOLINUX/isohdpfx.bin",
+        "/usr/lib/shim/shimx64.efi.signed",
+        "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
         "rpm",
         "rpmbuild",
         "docker-registry",
@@ -102,7 +104,7 @@ def examine(store: Store, override: str | None = None) -> Health:
         tools=tools,
         accelerator=chosen,
         accelerator_reason=reason,
-        firmware=tuple(str(path) for path in (*OVMF_CODE, *OVMF_VARS) if path.exists()),
+        firmware=tuple(str(path) for path in installed_firmware()),
         store=str(store.root),
         free_disk=shutil.disk_usage(store.root).free,
         memory=total,

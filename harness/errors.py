@@ -19,6 +19,7 @@ class HarnessError(Exception):
 
     verdict_class: ClassVar[VerdictClass] = "infra"
     exit_code: ClassVar[int] = 2
+    retry_helps: ClassVar[bool] = True  # False where the same would fail the same way again
 
     def __init__(self, what: str, *, where: str = "", next_step: str = "") -> None:
         self.what = what
@@ -30,6 +31,8 @@ class HarnessError(Exception):
 
 class BadInput(HarnessError):
     """A path, option or configuration file the user gave cannot be used."""
+
+    retry_helps: ClassVar[bool] = False
 
 
 class DamagedImage(HarnessError):
@@ -53,9 +56,13 @@ class MissingFile(HarnessError):
 class InvalidIgnition(HarnessError):
     """An Ignition config breaks its specification; `where` is the file and the JSON path."""
 
+    retry_helps: ClassVar[bool] = False
+
 
 class MissingTool(HarnessError):
     """A host program is not installed; the next step names its package."""
+
+    retry_helps: ClassVar[bool] = False
 
 
 class ToolFailed(HarnessError):
@@ -82,14 +89,49 @@ class StoreError(HarnessError):
     """The store cannot be used: no space, no permission, or an entry that is not what it claims."""
 
 
+class ExternalTestFailed(HarnessError):
+    """An external test ran in its guest and failed; the message says how and what it said last."""
+
+    verdict_class = "image"
+
+
 class MachineFailed(HarnessError):
     """QEMU did not start, died or does not answer: our fault or the host's, never the image's."""
+
+
+class MachineLost(HarnessError):
+    """A machine that several checks share was lost by an earlier one: the rest of them were never made."""
+
+    retry_helps: ClassVar[bool] = False
+
+    def __init__(self, what: str, *, where: str = "", next_step: str = "", culprit: str = "") -> None:
+        """`culprit` is the check that lost it."""
+        super().__init__(what, where=where, next_step=next_step)
+        self.culprit = culprit
+
+
+class GuestBroken(HarnessError):
+    """A line appeared that proves the guest broken, on its console or in its journal, while a check ran on it."""
+
+    verdict_class = "image"
 
 
 class BootFailed(HarnessError):
     """A machine started but its guest never came up; the message carries the console line that proves it."""
 
     verdict_class = "boot"
+
+
+class GuestLost(HarnessError):
+    """A guest that had come up stopped, hangs or shut us out: its own doing, so it speaks against the image."""
+
+    verdict_class = "image"
+
+
+class NotInGuest(HarnessError):
+    """A guest lacks something that a test asks of it; such a test can only be skipped."""
+
+    verdict_class = "test"
 
 
 class DeadlinePassed(HarnessError):

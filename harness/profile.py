@@ -17,8 +17,7 @@ from msgspec import Struct, field
 from harness.errors import BadInput
 from harness.images.partitions.gpt import Table
 from harness.images.partitions.layout import Layout
-
-FOLDER = Path(__file__).parents[1] / "fixtures/profiles"
+from harness.places import PROFILES
 
 
 class PromisedPartition(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -124,12 +123,12 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 def known_profiles() -> tuple[str, ...]:
     """The names that `--profile` takes."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+    return tuple(sorted(path.stem for path in PROFILES.glob("*.toml")))
 
 
 def read_profile(name: str) -> Profile:
     """A profile by name, or by the path of a TOML file of one's own. Raises BadInput with the key that is wrong."""
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
     try:
         return msgspec.toml.decode(path.read_bytes(), type=Profile)
     except FileNotFoundError:

@@ -94,10 +94,11 @@ class Store:
             _flush_folder(entry.parent)
         return entry
 
-    def discard(self, kind: str, key: str) -> None:
-        """Forget an entry that turned out to be wrong."""
+    def discard(self, kind: str, key: str, is_wrong: Callable[[Path], bool] = lambda _: True) -> None:
+        """Forget an entry that turned out to be wrong, unless another process has put a right one in its place."""
         with self.lock(f"{kind}-{key}"):
-            _remove(self.root / kind / key)
+            if is_wrong(self.root / kind / key):
+                _remove(self.root / kind / key)
 
     @contextlib.contextmanager
     def scratch(self, purpose: str) -> Iterator[Path]:
@@ -113,6 +114,11 @@ class Store:
             _remove(folder)
             lock.release()
             _mark_of(folder).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove the scratch folders of processes that were killed."""
+        with self.lock("scratch"):
+            self._sweep_scratch()
 
     def _sweep_scratch(self) -> None:
         found = list((self.root / "scratch").iterdir())

@@ -22,10 +22,11 @@ from typing import Any
 import msgspec
 
 from harness.build.packages import is_intact, read_lock
-from harness.build.reference import DEFINITION, LOCK, Built, build_reference
+from harness.build.reference import LOCK, Built, build_reference
 from harness.errors import BuildFailed, HarnessError
 from harness.images.difference.explain import explain_difference
 from harness.images.source import open_image
+from harness.places import REFERENCE
 from harness.store import Store, content_key
 from harness.tools import find_tool
 
@@ -55,7 +56,7 @@ class Reproduction:
     seconds: float  # that the second build took
 
 
-def reproduce(store: Store, *, first: Built, definition: Path = DEFINITION) -> Reproduction:
+def reproduce(store: Store, *, first: Built, definition: Path = REFERENCE) -> Reproduction:
     """Build the reference image again, everything around the build being different, and compare.
 
     It costs minutes, so the answer is kept in the store with the image's key. Raises BuildFailed when the second

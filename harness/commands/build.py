@@ -13,9 +13,10 @@ from pathlib import Path
 import click
 
 from harness.build.packages import host_mirrors, resolve, write_lock
-from harness.build.reference import DEFINITION, IMAGE, LOCK, Built, build_reference
+from harness.build.reference import IMAGE, LOCK, Built, build_reference
 from harness.commands.stages import StageDisplay
 from harness.errors import BadInput
+from harness.places import REFERENCE
 from harness.report.html import seconds_text
 from harness.store import Store, replacing
 
@@ -38,7 +39,9 @@ def reference(output: Path, *, mirror: str | None, unlocked: bool, as_json: bool
     """
     started = time.monotonic()
     with StageDisplay() as display:
-        built = build_reference(Store.default(), mirror=mirror, unlocked=unlocked, progress=display)
+        built = build_reference(
+            Store.default(), definition=REFERENCE, mirror=mirror, unlocked=unlocked, progress=display
+        )
         target = hand_out(built.path, output)
     if as_json:
         click.echo(json.dumps(_document(built, target), indent=2))
@@ -58,11 +61,11 @@ def lock(mirror: str | None) -> None:
 
     Do this where the archive has dropped locked versions, look at the change with git diff, and commit it.
     """
-    wanted = tomllib.loads((DEFINITION / "reference.toml").read_text())["packages"]
+    wanted = tomllib.loads((REFERENCE / "reference.toml").read_text())["packages"]
     with Store.default().scratch("resolve") as scratch:
         packages = resolve(wanted, host_mirrors(mirror), scratch)
-    write_lock(DEFINITION / LOCK, packages)
-    click.echo(f"{len(packages)} packages locked in {DEFINITION / LOCK}")
+    write_lock(REFERENCE / LOCK, packages)
+    click.echo(f"{len(packages)} packages locked in {REFERENCE / LOCK}")
 
 
 def hand_out(image: Path, folder: Path) -> Path:

@@ -17,7 +17,9 @@ from typing import Literal
 from harness.deadline import Deadline
 from harness.errors import BadInput, DeadlinePassed, HarnessError, MachineFailed
 from harness.machine.console.console import Console
-from harness.machine.qemu.command_line import CPUS, PROGRAMS, version_of
+from harness.machine.hardware.arches import ARCHES, is_foreign
+from harness.machine.hardware.spec import MachineSpec
+from harness.machine.qemu.command_line import version_of
 from harness.machine.qemu.process import Process
 from harness.store import Store, content_key
 
@@ -63,6 +65,13 @@ def choose(store: Store, kernel: Path | None = None, override: str | None = None
     return Accel(remembered["name"], remembered["reason"])
 
 
+def for_machine(spec: MachineSpec, found: Accel) -> Accel:
+    """The accelerator of a machine, given what this host has for machines of its own kind."""
+    if found.name == "kvm" and is_foreign(spec.arch):
+        return Accel("tcg", f"kvm: this host's processor does not run {spec.arch}")
+    return found
+
+
 def _obstacle() -> str | None:
     """Why KVM need not even be tried."""
     if not KVM_DEVICE.exists():
@@ -76,8 +85,8 @@ def _obstacle() -> str | None:
 
 def _try_kvm(store: Store, kernel: Path) -> Accel:
     ours, theirs = socket.socketpair()
-    argv = [PROGRAMS["x86_64"], "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    argv += ["-machine", "q35", "-accel", "kvm", "-cpu", CPUS["kvm"], "-m", f"{TRIAL_MEMORY}M"]
+    argv = [ARCHES["x86_64"].program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    argv += ["-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", f"{TRIAL_MEMORY}M"]
     argv += ["-chardev", f"socket,id=console,fd={theirs.fileno()}", "-serial", "chardev:console"]
     argv += ["-kernel", str(kernel.absolute()), "-append", "console=ttyS0 earlyprintk=serial,ttyS0,115200 panic=-1"]
     with store.scratch("accel") as scratch, Process(argv, scratch, [theirs.fileno()]) as process:

@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.machine.accel import Accel
+from harness.machine.hardware.firmware import firmware_files, has_variables
 from harness.machine.hardware.spec import MachineSpec
-from harness.machine.qemu.command_line import firmware_files, version_of
+from harness.machine.qemu.command_line import version_of
+from harness.machine.qemu.swtpm import swtpm_version
+
+BOOT_TIME = {"kvm": 180.0, "tcg": 400.0}  # seconds a cold boot may take once it is its turn
+RESTORE_TIME = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +40,17 @@ class Boot:
             "spec": self.spec.key(),
             "accel": self.accel.name,
             "qemu": version_of(self.spec.arch),
-            "firmware": _sha256(firmware_files()[0]) if self.spec.firmware == "uefi" else "",
+            "firmware": _firmware(self.spec),
+            "swtpm": swtpm_version() if self.spec.tpm else "",
         }
+
+
+def _firmware(spec: MachineSpec) -> list[str]:
+    """SHA-256 of its code and of the variables a machine starts with."""
+    if not has_variables(spec.firmware):
+        return []
+    files = firmware_files(spec.arch, spec.firmware)
+    return [_sha256(files.code), _sha256(files.variables)]
 
 
 def _sha256(path: Path) -> str:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.machine.console.console import Console
+from harness.machine.console.tap import Tap
+from harness.machine.guest.agent import Agent
 from harness.machine.guest.channel import Channel
+from harness.machine.qemu.command_line import Ends
 from harness.machine.qemu.process import Process
 from harness.machine.qemu.qmp import Qmp
 from harness.pulse import Pulse
@@ -23,36 +26,38 @@ class Powered:
     console: Console
     qmp: Qmp
     channel: Channel
+    agent: Agent
 
 
 @contextmanager
 def powered(
-    command_line: Callable[[tuple[int, int, int]], list[str]],
+    command_line: Callable[[Ends], list[str]],
     scratch: Path,
     console_log: Path,
     *,
     allowed: Sequence[str] = (),
     keep_open: Sequence[int] = (),
+    tap: Tap | None = None,
 ) -> Iterator[Powered]:
-    """Start QEMU with `command_line(descriptors of console, qmp, channel)`; at the end it is dead.
+    """Start QEMU with `command_line(descriptors of console, qmp, channel, agent)`; at the end it is dead.
 
-    Raises MachineFailed with QEMU's last words if it does not start.
+    `tap` is on the console from its first byte on. Raises MachineFailed with QEMU's last words if it does not start.
     """
     pulse = Pulse()
     with ExitStack() as stack, ExitStack() as handed_over:
-        pairs = [socket.socketpair() for _ in range(3)]
+        pairs = [socket.socketpair() for _ in range(4)]
         for ours, theirs in pairs:
             stack.callback(ours.close)
             handed_over.callback(theirs.close)
-        console_fd, qmp_fd, channel_fd = (theirs.fileno() for _, theirs in pairs)
-        argv = command_line((console_fd, qmp_fd, channel_fd))
-        process = stack.enter_context(Process(argv, scratch, [console_fd, qmp_fd, channel_fd, *keep_open]))
+        console_fd, qmp_fd, channel_fd, agent_fd = (theirs.fileno() for _, theirs in pairs)
+        ends = (console_fd, qmp_fd, channel_fd, agent_fd)
+        process = stack.enter_context(Process(command_line(ends), scratch, [*ends, *keep_open]))
         handed_over.close()  # so that our ends hear it when QEMU dies
-        (console_end, _), (qmp_end, _), (channel_end, _) = pairs
+        (console_end, _), (qmp_end, _), (channel_end, _), (agent_end, _) = pairs
         obituary = process.obituary
         console = stack.enter_context(
-            Console(console_end, console_log, pulse=pulse, allowed=allowed, obituary=obituary)
+            Console(console_end, console_log, pulse=pulse, allowed=allowed, obituary=obituary, tap=tap)
         )
         channel = stack.enter_context(Channel(channel_end, pulse, obituary))
-        qmp = stack.enter_context(Qmp(qmp_end, obituary))
-        yield Powered(process, console, qmp, channel)
+        qmp = stack.enter_context(Qmp(qmp_end, obituary, pulse))
+        yield Powered(process, console, qmp, channel, Agent(agent_end, obituary))

@@ -1,4 +1,4 @@
-"""Whose turn it is to boot: as many cold boots at a time as the host has processors for, over all processes.
+"""Whose turn it is to boot: as many cold boots at a time as the host has processors and memory for, over all processes.
 
 Four guests booting on two cores under TCG need four times as long each, and run into deadlines that say nothing about
 the image. Whoever waits here has not started its deadline yet.
@@ -6,6 +6,7 @@ the image. Whoever waits here has not started its deadline yet.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,10 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 
 from harness.machine.hardware.spec import MachineSpec
+from harness.machine.memory import Pool, memory_to_boot
 from harness.store import Store
+
+log = logging.getLogger(__name__)
 
 
 def turns_of(spec: MachineSpec) -> int:
@@ -23,7 +27,7 @@ def turns_of(spec: MachineSpec) -> int:
 
 @contextmanager
 def turn_to_boot(store: Store, spec: MachineSpec) -> Iterator[None]:
-    """Wait for one of the turns; it is given back at the end, or by the kernel when this process dies."""
+    """Wait for one of the turns, then for memory; given back at the end, or by the kernel when this process dies."""
     locks = [FileLock(store.root / "locks" / f"boot-turn-{number}") for number in range(turns_of(spec))]
     for lock in locks:
         try:
@@ -33,8 +37,10 @@ def turn_to_boot(store: Store, spec: MachineSpec) -> Iterator[None]:
         break
     else:
         lock = locks[os.getpid() % len(locks)]
+        log.warning("waiting for a turn to boot: %d may at a time", len(locks))
         lock.acquire()
     try:
-        yield
+        with Pool.of_host().claim(memory_to_boot(spec), spec.describe()):
+            yield
     finally:
         lock.release()

@@ -96,6 +96,18 @@ def machine_folder(run: Path, name: str) -> Path:
     return folder
 
 
+def new_machine_folder(run: Path, name: str) -> Path:
+    """The same for a machine that may not be the first of its name: the second is called `NAME-2`."""
+    for number in range(1, 10_000):
+        folder = run / MACHINES / _file_name(name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise BadInput(f"too many machines are called {name}", where=str(run))
+
+
 def machines_of(run: Path) -> tuple[MachineLogs, ...]:
     """What the machines of a run left, by name."""
     folders = (folder for folder in sorted((run / MACHINES).glob("*")) if folder.is_dir())

@@ -14,15 +14,30 @@ from typing import Literal
 
 from harness.errors import VerdictClass
 
-Outcome = Literal["passed", "failed", "skipped", "error"]
+Outcome = Literal["passed", "failed", "skipped", "error", "expected", "warned"]
+Standing = Literal["holds", "expired", "no longer fails", "matches no test", "did not run", "elsewhere"]
 State = Literal["good", "bad", "undecided"]
 
 AGAINST_THE_IMAGE: frozenset[VerdictClass] = frozenset({"image", "boot"})
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """A first try that was given a second; fields as in CheckResult."""
+
+    verdict_class: VerdictClass
+    cause: str
+    evidence: tuple[str, ...] = ()
+    console: tuple[str, ...] = ()
+    console_log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check's result. `error` is a failure outside the check itself: in a fixture, in collection, of a worker."""
+    """One check's result. `error` is a failure outside the check itself: in a fixture, in collection, of a worker.
+
+    `expected` and `warned` are failures that the expectations file foretold (harness.report.expectations).
+    """
 
     nodeid: str
     outcome: Outcome
@@ -34,6 +49,10 @@ class CheckResult:
     console_log: str = ""  # where those lines come from, relative to the run folder
     replay: str = ""  # a shell command
     sections: tuple[tuple[str, str], ...] = ()  # title and text captured while it ran
+    lost_by: str = ""  # the check that lost the machine this one needed
+    expectation: str = ""  # tracker, owner and last day of the entry that foretold this failure
+    first_try: Attempt | None = None  # what failed before this, where this is the second try
+    warnings: tuple[str, ...] = ()  # suspect lines of its machines that are no failure
 
     @property
     def is_failure(self) -> bool:
@@ -95,6 +114,14 @@ class MachineLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectationNote:
+    """How an entry of the expectations file stands after a run, and that as one line."""
+
+    standing: Standing
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The sentence on top of the report."""
 
@@ -116,6 +143,7 @@ class Run:
     host: Mapping[str, str] = field(default_factory=dict)
     selection: str = ""  # the options that left checks out; "" when all were asked for
     interrupted: str = ""  # why it ended early; "" when it did not
+    expectations: tuple[ExpectationNote, ...] = ()
 
     @property
     def failures(self) -> tuple[CheckResult, ...]:
@@ -130,9 +158,11 @@ def judge(run: Run) -> Verdict:
     """The verdict of a run. Without an image under test it speaks of checks only."""
     failures = most_telling_first(run.failures)
     against = [result for result in failures if result.verdict_class in AGAINST_THE_IMAGE]
-    asked = len(run.results) - run.counts["skipped"]
+    foretold = run.counts["expected"] + run.counts["warned"]
+    asked = len(run.results) - run.counts["skipped"] - foretold
     if run.images and against:
-        return Verdict("bad", "MUST NOT SHIP", _failed(against, asked))
+        lost = [result for result in failures if result.lost_by]
+        return Verdict("bad", "MUST NOT SHIP", _failed([*against, *lost], asked))
     if failures and not run.images:
         return Verdict("bad", "FAILED", _failed(failures, asked))
     if failures:
@@ -140,8 +170,11 @@ def judge(run: Run) -> Verdict:
     if run.interrupted:
         return Verdict("undecided", "UNDECIDED", f"the run ended early: {run.interrupted}")
     if not asked:
-        return Verdict("undecided", "UNDECIDED", f"nothing was checked, all {_checks(len(run.results))} were skipped")
+        left = "skipped or failed as expected" if foretold else "skipped"
+        return Verdict("undecided", "UNDECIDED", f"nothing was checked, of {_checks(len(run.results))} all were {left}")
     passed = f"all {_checks(asked)} passed" if asked > 1 else "the one check passed"
+    if foretold:
+        passed += f", {foretold} failed as expected"
     if skipped := run.counts["skipped"]:
         passed += f", {skipped} skipped"
     if not run.images:
@@ -152,14 +185,18 @@ def judge(run: Run) -> Verdict:
 
 
 def most_telling_first(failures: Sequence[CheckResult]) -> list[CheckResult]:
-    """Boot failures explain the rest, then come the image's own; our own failures last. Stable within a class."""
+    """Boot failures explain the rest, then come the image's own; our own failures last. Stable within a class.
+
+    Checks that were never made because an earlier one lost their machine come after everything.
+    """
     order: Mapping[VerdictClass | None, int] = {"boot": 0, "image": 1, "infra": 2, "test": 3, None: 4}
-    return sorted(failures, key=lambda result: order[result.verdict_class])
+    return sorted(failures, key=lambda result: (bool(result.lost_by), order[result.verdict_class]))
 
 
 def _failed(failures: Sequence[CheckResult], asked: int) -> str:
-    cause = failures[0].cause
-    return f"{len(failures)} of {_checks(asked)} failed; first cause: {cause}"
+    lost = sum(bool(result.lost_by) for result in failures)
+    beside = f", {lost} could not be made" if lost else ""
+    return f"{len(failures) - lost} of {_checks(asked)} failed{beside}; first cause: {failures[0].cause}"
 
 
 def _checks(count: int) -> str:

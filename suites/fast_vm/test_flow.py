@@ -94,4 +94,5 @@ def test_an_image_goes_through_all_steps_and_boots(packed, console_of, console_p
         deadline = Deadline(LOGIN_TIME)
         machine.console.login("console", console_password[0], deadline)
         assert machine.console.run("cat /etc/hostname", deadline) == (0, "fastvm-rhcos")
-        assert machine.console.run("sudo sgdisk -v /dev/vda | tail -n 1", deadline)[0] == 0
+        disk = "/dev/$(lsblk --nodeps -no PKNAME /dev/disk/by-label/boot)"
+        assert machine.console.run(f"sudo sgdisk -v {disk} | tail -n 1", deadline)[0] == 0

@@ -69,12 +69,12 @@ def rootfs() -> bytes:
     return cpio(members)
 
 
-def cpio(members: dict[str, bytes]) -> bytes:
-    """A newc archive."""
+def cpio(members: dict[str, bytes], mode: int = 0o100644) -> bytes:
+    """A newc archive of files."""
     made = b""
     for number, (name, content) in enumerate([*members.items(), ("TRAILER!!!", b"")], 1):
         raw = name.encode() + b"\0"
-        fields = [number, 0o100644, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(raw), 0]
+        fields = [number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(raw), 0]
         made += b"070701" + b"".join(b"%08X" % field for field in fields) + raw
         made += bytes(-len(made) % 4) + content
         made += bytes(-len(made) % 4)

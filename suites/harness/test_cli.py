@@ -36,8 +36,10 @@ def test_help_imports_no_room_of_the_harness():
         "artifact",
         "artifact pull",
         "artifact push",
+        "boot",
         "build",
         "build reference",
+        "console",
         "convert",
         "doctor",
         "edit",
@@ -48,6 +50,7 @@ def test_help_imports_no_room_of_the_harness():
         "ignition",
         "ignition validate",
         "inspect",
+        "shell",
         "verify",
     ],
 )

@@ -26,6 +26,8 @@ SAMPLES = {
     "generator-failure": "systemd[1]: /usr/lib/systemd/system-generators/podman-generator failed with exit status 1.",
     "no-bootable-device": "No bootable device.",
     "firmware-refused": 'BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0): Access Denied',
+    "shim-refused": "\u2502      Verification failed: (0x1A) Security Violation",
+    "grub-refused": "error: bad shim signature.",
     "grub-rescue": "grub rescue> ",
     "ignition-failed": "ignition[431]: CRITICAL : Ignition failed: failed to create users/groups",
     "root-not-found": "dracut-initqueue[321]: Warning: /dev/disk/by-label/root does not exist",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import os
+import shlex
 import socket
 import subprocess
 import threading
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import harness.ignition
 from harness.deadline import Deadline
@@ -61,6 +63,9 @@ def real_guest(wire, tmp_path) -> Iterator[subprocess.Popen[bytes]]:
         ("printf '\\0\\377'", Completed(0, b"\0\xff", b"")),
         ("cat <<E\nseveral 'quoted' \"lines\"\nE", Completed(0, b"several 'quoted' \"lines\"\n", b"")),
         ("kill -9 $BASHPID", Completed(137, b"", b"")),
+        ("printf 'a \\\\s & %s\\r\\n' \\\\n =", Completed(0, b"a \\s & \\n\r\na \\s & =\r\n", b"")),
+        ("printf ' =%s' {001..170}", Completed(0, b"".join(b" =%03d" % n for n in range(1, 171)), b"")),
+        ("x='äö'; echo ${#x} $x", Completed(0, "2 äö\n".encode(), b"")),
     ],
 )
 def test_a_script_gives_its_exit_code_and_output(channel, script, expected):
@@ -72,6 +77,23 @@ def test_a_script_gives_its_exit_code_and_output(channel, script, expected):
 def test_scripts_follow_each_other_and_large_output_comes_through(channel):
     assert channel.run("head -c 5000000 /dev/zero", Deadline(30)).out == bytes(5_000_000)
     assert [channel.run(f"echo {n}", Deadline(SOON)).text for n in range(5)] == list("01234")
+
+
+@pytest.mark.usefixtures("real_guest")
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=600))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+def test_any_text_comes_back_as_it_was_sent(channel, text):
+    channel.await_ready(Deadline(SOON))
+    assert channel.run(f"printf %s {shlex.quote(text)}", Deadline(SOON)) == Completed(0, text.encode(), b"")
+
+
+@pytest.mark.usefixtures("real_guest")
+def test_what_the_loop_itself_runs_stays_defined(channel):
+    assert channel.run("greet() { echo hello $1; false; }", Deadline(SOON), is_inline=True).rc == 0
+    assert channel.run("greet you", Deadline(SOON), is_inline=True) == Completed(1, b"hello you\n", b"")
+    assert channel.run("if then", Deadline(SOON), is_inline=True).rc != 0
+    assert channel.run("x=1", Deadline(SOON)).rc == 0
+    assert channel.run("echo ${x-gone}", Deadline(SOON)).text == "gone"
 
 
 @pytest.mark.usefixtures("real_guest")
@@ -123,7 +145,7 @@ def test_lines_that_are_no_answer_are_ignored(channel, guest, noise):
 def test_a_half_line_is_waited_for(channel, guest):
     def answer() -> None:
         identifier, script = guest.recv(1000).split()
-        assert base64.b64decode(script) == b"true"
+        assert script == b"=true"
         for piece in (identifier + b" 0 b3", b"V0Cg=", b"= \n"):
             guest.sendall(piece)
             time.sleep(0.05)

@@ -24,7 +24,18 @@ from harness.report.folder import (
 )
 from harness.report.html import render, write_page
 from harness.report.svg import partition_map, timeline
-from harness.report.verdict import CheckResult, ImageFacts, MachineLogs, PartitionFacts, Run, Stage, judge
+from harness.report.verdict import (
+    Attempt,
+    CheckResult,
+    ExpectationNote,
+    ImageFacts,
+    MachineLogs,
+    PartitionFacts,
+    Run,
+    Stage,
+    judge,
+    most_telling_first,
+)
 
 MIB = 2**20
 IMAGE = ImageFacts(
@@ -79,6 +90,55 @@ GREEN = Run(
     host={"accelerator": "tcg (kvm: there is no /dev/kvm)"},
 )
 RED = replace(GREEN, results=(*PASSED, SKIPPED, BROKEN, NO_BOOT))
+PANIC = "console: the kernel stopped [kernel-panic]: Kernel panic - not syncing: sysrq triggered crash"
+CULPRIT = CheckResult("suites/rhcos/test_kdump.py::test_sysrq", "failed", 2.0, "image", PANIC, lost_by="")
+LOST = tuple(
+    CheckResult(
+        f"suites/rhcos/test_running.py::test_{name}",
+        "error",
+        0.001,
+        "infra",
+        f"machine lost by {CULPRIT.nodeid}: {PANIC}",
+        lost_by=CULPRIT.nodeid,
+    )
+    for name in ("network_is_up", "no_unit_has_failed")
+)
+FORETOLD = CheckResult(
+    "suites/rhcos/test_first_boot.py::test_backup_gpt_moved",
+    "expected",
+    0.4,
+    "image",
+    "the backup GPT is not at the end of the disk",
+    expectation="https issue 77, owner storage team, until 2026-12-31",
+)
+WARNED = replace(FORETOLD, nodeid="suites/rhcos/test_clock.py::test_clock_is_right", outcome="warned", cause="3 s late")
+ATTEMPT = Attempt(
+    "infra",
+    "qemu-system-x86_64 was killed by signal 9: it said nothing (the guest is lost)",
+    ("at suites/rhcos/test_reboot.py:12",),
+    ("    18.200 login:",),
+)
+RETRIED = CheckResult("suites/rhcos/test_reboot.py::test_reboot", "passed", 61.0, first_try=ATTEMPT)
+TWICE = CheckResult(
+    "suites/rhcos/test_reboot.py::test_power_cut", "failed", 3.0, "infra", "QEMU died again", first_try=ATTEMPT
+)
+SUSPECT = CheckResult(
+    "suites/rhcos/test_load.py::test_load",
+    "passed",
+    1.0,
+    warnings=("console: the kernel reached a state [x]: WARNING",),
+)
+NOTES = (
+    ExpectationNote("holds", "expectation 1 (suites/rhcos/test_first_boot.py) holds until 2026-12-31"),
+    ExpectationNote("no longer fails", "expectation 2 (*test_clock) no longer fails: remove it"),
+    ExpectationNote("expired", "expectation 3 (*luks*) expired on 2026-01-31, owner storage team"),
+    ExpectationNote("matches no test", "expectation 4 (*gone*) matches no test"),
+)
+MIXED = replace(
+    GREEN,
+    results=(*PASSED, SKIPPED, TWICE, *LOST, CULPRIT, FORETOLD, WARNED, RETRIED, SUSPECT),
+    expectations=NOTES,
+)
 
 
 def test_green_run_may_ship():
@@ -108,6 +168,50 @@ def test_boot_failure_is_the_first_cause_of_a_red_run():
 )
 def test_verdict_never_says_more_than_was_found(change, headline):
     assert judge(replace(GREEN, **change)).headline == headline
+
+
+def test_who_lost_a_machine_comes_first_and_its_victims_last():
+    for verdict_class in ("image", "infra", "test"):
+        culprit = replace(CULPRIT, verdict_class=verdict_class)
+        assert most_telling_first((*LOST, culprit)) == [culprit, *LOST]
+
+
+def test_victims_of_a_lost_machine_are_not_counted_as_failures():
+    verdict = judge(replace(GREEN, results=(*PASSED, *LOST, CULPRIT)))
+    assert verdict.sentence == f"1 of 15 checks failed, 2 could not be made; first cause: {PANIC}"
+
+
+@pytest.mark.parametrize(
+    "results, said",
+    [
+        ((*PASSED, FORETOLD, WARNED), "MAY SHIP: all 12 checks passed, 2 failed as expected"),
+        ((FORETOLD,), "UNDECIDED: nothing was checked, of 1 check all were skipped or failed as expected"),
+        ((*PASSED, RETRIED, SUSPECT), "MAY SHIP: all 14 checks passed"),
+        ((*PASSED, *LOST), "UNDECIDED: the image was not fully judged: 0 of 14 checks failed, 2 could not be made"),
+    ],
+)
+def test_verdict_weighs_what_was_foretold_retried_or_lost(results, said):
+    verdict = judge(replace(GREEN, results=results))
+    assert f"{verdict.headline}: {verdict.sentence}".startswith(said)
+
+
+def test_page_tells_of_every_state():
+    page = render(MIXED)
+    for said in (
+        "Lost with its machine",
+        "2 checks could not be made",
+        "Known failures",
+        "owner storage team, until 2026-12-31",
+        "no longer fails: remove it",
+        "Passed on the second try",
+        "killed by signal 9",
+        "Console of the first try",
+        "Suspect lines of machines",
+        "2</b> failed, <b>2</b> lost with a machine",
+        "2</b> failed as expected",
+    ):
+        assert said in page, said
+    assert page.count("<article") == 3  # both failures, and the one that passed on the second try
 
 
 def test_page_gives_cause_evidence_console_and_replay_of_each_failure():
@@ -216,7 +320,7 @@ def test_report_folder_in_the_way_of_a_file_is_one_clear_line(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium, which would look at the page, is not installed")
-@pytest.mark.parametrize("run", [GREEN, RED], ids=["green", "red"])
+@pytest.mark.parametrize("run", [GREEN, RED, MIXED], ids=["green", "red", "mixed"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_browser_shows_the_page(tmp_path, run, scheme):
     write_page(run, tmp_path / "index.html")

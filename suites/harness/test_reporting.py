@@ -12,7 +12,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 pytest_plugins = ["pytester"]
-PLUGINS = ["-p", "no:image_harness", "-p", "fixtures.reporting", "-p", "fixtures.comparison", "-p", "fixtures.corpus"]
+PLUGINS = ["-p", "no:image_harness", "-p", "fixtures.watch", "-p", "fixtures.expectations", "-p", "fixtures.reporting"]
+PLUGINS += ["-p", "fixtures.comparison", "-p", "fixtures.corpus"]
 SUITE = """
     from dataclasses import dataclass
     import pytest
@@ -193,6 +194,24 @@ def test_killed_controller_takes_its_workers_along(pytester):
     controller.send_signal(signal.SIGKILL)
     controller.wait()
     wait_until(lambda: not any(is_alive(int(path.read_text())) for path in pids), seconds=5)
+
+
+def test_interrupted_run_says_during_which_test(pytester):
+    pytester.makepyfile(
+        test_it="""
+        import pathlib, time
+        def test_passes(): pass
+        def test_long():
+            pathlib.Path("running").touch()
+            time.sleep(60)
+    """
+    )
+    run = subprocess.Popen([sys.executable, "-m", "pytest", *PLUGINS], cwd=pytester.path, stdout=subprocess.PIPE)
+    wait_until((pytester.path / "running").exists)
+    run.send_signal(signal.SIGINT)
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 2
+    assert b"UNDECIDED: the run ended early: it was interrupted during test_it.py::test_long" in out
 
 
 def wait_until(is_true, seconds=60):

@@ -122,6 +122,17 @@ def test_scratch_of_a_killed_process_is_swept_by_the_next_caller(own):
     assert list((own.root / "scratch").iterdir()) == []
 
 
+def test_scratch_of_a_killed_process_is_swept_on_demand(own):
+    holder = start(own, "with store.scratch('work') as folder:\n    say(folder)\n    time.sleep(60)")
+    folder = Path(holder.stdout.readline().strip())
+    own.sweep()
+    assert folder.exists(), "its owner lives"
+    holder.kill()
+    holder.wait(10)
+    own.sweep()
+    assert list((own.root / "scratch").iterdir()) == []
+
+
 def test_processes_that_open_scratch_at_once_do_not_sweep_each_other(own):
     code = "for _ in range(40):\n    with store.scratch('work') as folder:\n        (folder / 'x').write_text('x')"
     racers = [start(own, code) for _ in range(4)]

@@ -14,11 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from harness.errors import BadInput
+
 Stream = Literal["console", "journal"]
 Severity = Literal["fail", "warn"]
 
 TABLE = Path(__file__).with_name("badness.toml")
-MOST_FINDINGS = 200  # remembered per watcher: a guest that repeats itself must not fill our memory
+MOST_FINDINGS = 200  # remembered of each severity: a guest that repeats itself must not fill our memory
 LONGEST_LINE = 400  # characters of a line that are kept as evidence
 # What systemd says of a unit that failed: the first of these usually explains an emergency shell that comes later.
 FAILURE = re.compile(r"\[FAILED\]|\[ TIME \] Timed out|systemd\[1\]: Failed to start |: Failed with result ")
@@ -37,6 +39,7 @@ class Pattern:
     where: frozenset[Stream]
     severity: Severity
     times: int = 1
+    is_final: bool = False
 
     def matches(self, line: str) -> bool:
         return any(hint in line for hint in self.contains) and self.regex.search(line) is not None
@@ -74,9 +77,17 @@ def known_patterns() -> tuple[Pattern, ...]:
             where=frozenset(row["where"]),
             severity=row["severity"],
             times=row.get("times", 1),
+            is_final=row.get("final", False),
         )
         for row in rows
     )
+
+
+def check_ids(ids: Iterable[str]) -> None:
+    """Raise BadInput for an id that no pattern has."""
+    known = [pattern.id for pattern in known_patterns()]
+    if unknown := [name for name in ids if name not in known]:
+        raise BadInput(f"no badness pattern is called {unknown[0]!r}", next_step=f"known: {', '.join(known)}")
 
 
 class Watcher:
@@ -85,12 +96,14 @@ class Watcher:
     def __init__(
         self, stream: Stream, *, allowed: Iterable[str] = (), patterns: Sequence[Pattern] | None = None
     ) -> None:
-        skipped = frozenset(allowed)
+        self.allowed = frozenset(allowed)
         candidates = known_patterns() if patterns is None else patterns
         self.stream = stream
         self.findings: list[Finding] = []
         self._fatal: Finding | None = None
-        self._patterns = tuple(p for p in candidates if stream in p.where and p.id not in skipped)
+        self._final: Finding | None = None
+        self._kept: dict[Severity, int] = {"fail": 0, "warn": 0}
+        self._patterns = tuple(p for p in candidates if stream in p.where and p.id not in self.allowed)
         self._hits: dict[str, int] = {}
         self._first_failure = ""
         self._peeked: set[str] = set()  # patterns already counted for the unfinished line
@@ -99,6 +112,19 @@ class Watcher:
     def fatal(self) -> Finding | None:
         """The first finding that ends a boot, or None."""
         return self._fatal
+
+    @property
+    def final(self) -> Finding | None:
+        """The first finding after which the guest runs nothing any more, or None."""
+        return self._final
+
+    def told(self) -> None:
+        """Somebody was told of all that was found: it stays found, but no longer ends a wait."""
+        self._fatal = None
+
+    def start_over(self) -> None:
+        """Another boot begins: what was found stays found, but it no longer ends a wait."""
+        self._fatal, self._final, self._first_failure = None, None, ""
 
     def feed(self, lines: Sequence[str], unfinished: str = "") -> None:
         """Look at complete lines and at the one that has no end yet (a prompt); nothing is counted twice.
@@ -127,10 +153,13 @@ class Watcher:
         if hits < pattern.times:
             return
         finding = Finding(pattern, line.strip()[:LONGEST_LINE], self.stream, self._first_failure)
-        if len(self.findings) < MOST_FINDINGS:
+        if self._kept[pattern.severity] < MOST_FINDINGS:
+            self._kept[pattern.severity] += 1
             self.findings.append(finding)
         if finding.is_fatal and self._fatal is None:
             self._fatal = finding
+        if pattern.is_final and self._final is None:
+            self._final = finding
 
 
 def findings_in(log: Path, stream: Stream) -> tuple[Finding, ...]:

@@ -16,23 +16,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Self
 
 from harness.deadline import Deadline, overdue
-from harness.errors import BootFailed, HarnessError, MachineFailed
+from harness.errors import BootFailed, GuestLost, HarnessError, MachineFailed
 from harness.machine.console import bootmenu
 from harness.machine.console.badness import Finding, Watcher
+from harness.machine.console.log import Log
 from harness.machine.console.screen import Screen
 from harness.machine.console.stream import KernelLineFilter, LineCutter, TextCleaner
+from harness.machine.console.tap import Tap
 from harness.machine.console.timeline import Timeline
 from harness.machine.console.typist import Typist
 from harness.pulse import Pulse
 
 CHUNK = 256 * 1024  # bytes a read may take
 IDLE = 0.5  # seconds without output after which half a kernel line is no longer waited for
-LOG_LIMIT = 128 * 2**20  # bytes of console log; what comes later is watched but not kept
 REMEMBERED_LINES = 2000
-MOST_UNREAD = 4000  # chunks of user-space text kept for the typist; the oldest go first
+MOST_UNREAD = 16 * 2**20  # characters of user-space text kept for the typist; the oldest go first
+PIECE = 4096  # characters; smaller pieces of it are joined, because a string has fifty bytes of its own
 SEND_TIMEOUT = 10.0  # seconds a guest may refuse what is typed
 
 
@@ -50,7 +52,8 @@ class Console:
     """One guest's serial console on a connected socket.
 
     `obituary` is asked for the error to raise when the socket ends while somebody waits; `allowed` are ids of
-    badness patterns that are expected. Close it, or use it as a context manager.
+    badness patterns that are expected; `tap` sees everything from the first byte on. Close it, or use it as a context
+    manager.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Console:
         pulse: Pulse | None = None,
         allowed: Iterable[str] = (),
         obituary: Callable[[], HarnessError] = lambda: MachineFailed("the console was closed"),
+        tap: Tap | None = None,
     ) -> None:
         self.log_path = log
         self.timeline = Timeline()
@@ -70,14 +74,18 @@ class Console:
         self.pulse = pulse or Pulse()
         self.obituary = obituary
         self.typist = Typist(self)
+        self.at_final: Callable[[], None] | None = None  # called once, by the reading thread; it must not wait
         self._lines: deque[str] = deque(maxlen=REMEMBERED_LINES)
-        self._unread: deque[str] = deque(maxlen=MOST_UNREAD)
+        self._unread: deque[str] = deque()
+        self._unread_size = 0
         self._awaited: list[_Awaited] = []
         self._cleaner, self._raw, self._quiet = TextCleaner(), LineCutter(), LineCutter()
         self._filter = KernelLineFilter()
         self._screen: Screen | None = None
+        self._taps: tuple[Tap, ...] = () if tap is None else (tap,)
         self._chunks = 0  # received so far
-        self._logged = 0
+        self._is_reading = False  # true from before a read until what it brought has been digested
+        self._log = Log(log)
         self._socket = connection
         self._socket.settimeout(SEND_TIMEOUT)
         self._thread = threading.Thread(target=self._drain, name="console", daemon=True)
@@ -95,6 +103,7 @@ class Console:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=10)
         self._socket.close()
+        self._log.close()
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 
@@ -103,10 +112,30 @@ class Console:
         """Seconds since the machine was started, the time base of log and timeline."""
         return time.monotonic() - self.started
 
+    def start_over(self) -> None:
+        """Another boot begins: lines and stages of the one before are no answer to what is asked from now on."""
+        with self.pulse.still():
+            self._lines.clear()
+            self._unread.clear()
+            self.watcher.start_over()
+            self.timeline.restart()
+
     @property
     def findings(self) -> Sequence[Finding]:
         """Bad lines so far."""
         return tuple(self.watcher.findings)
+
+    def catch_up(self, deadline: Deadline) -> bool:
+        """Wait until all that has arrived is digested, so that the findings are complete; False if it keeps coming."""
+        if self.has_ended:
+            return True
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+
+        def look() -> bool | None:
+            return self.has_ended or (not waiting.poll(0) and not self._is_reading) or None  # in this order
+
+        return bool(self.pulse.wait_until(look, deadline))
 
     def tail(self, count: int = 20) -> list[str]:
         """The last lines, with the unfinished one."""
@@ -118,6 +147,17 @@ class Console:
         """Raise BootFailed if a bad line has been seen, or the machine's obituary if the console has ended."""
         if self.watcher.fatal is not None:
             raise BootFailed(self.watcher.fatal.describe(), where="console", next_step=f"see {self.log_path}")
+        if self.has_ended:
+            raise self.obituary()
+
+    def check_life(self) -> None:
+        """Raise GuestLost if a line has said that the guest runs no more, or the obituary if the console has ended.
+
+        For those who use a guest that has come up: `check`, which is for boots, takes offence at every bad line.
+        """
+        if self.watcher.final is not None:
+            died = f"died after it had come up: {self.watcher.final.describe()}"
+            raise GuestLost(died, where="guest", next_step=f"see {self.log_path}")
         if self.has_ended:
             raise self.obituary()
 
@@ -150,12 +190,22 @@ class Console:
             f"waited {deadline.seconds:.0f} s for {awaited}; last seen: {seen}", next_step=f"see {self.log_path}"
         )
 
+    def mirror_to(self, tap: Tap) -> None:
+        """Show this tap everything from now on."""
+        with self.pulse.still():
+            self._taps = (*self._taps, tap)
+
+    def mirror_no_more(self, tap: Tap) -> None:
+        """Show this tap nothing any more."""
+        with self.pulse.still():
+            self._taps = tuple(other for other in self._taps if other is not tap)
+
     # -- what is typed -----------------------------------------------------------------------------------------------
 
-    def send(self, text: str) -> None:
+    def send(self, text: str | bytes) -> None:
         """Type `text` as it is. Raises MachineFailed if the guest takes no input or is gone."""
         try:
-            self._socket.sendall(text.encode())
+            self._socket.sendall(text.encode() if isinstance(text, str) else text)
         except OSError as cause:
             raise MachineFailed(f"the console takes no input: {cause}", where=str(self.log_path)) from cause
 
@@ -226,6 +276,7 @@ class Console:
             if self._unread:
                 text = "".join(self._unread)
                 self._unread.clear()
+                self._unread_size = 0
                 return text
             if fresh := [finding for finding in self.watcher.findings[known:] if finding.is_fatal]:
                 raise BootFailed(fresh[0].describe(), where="console", next_step=f"see {self.log_path}")
@@ -240,45 +291,57 @@ class Console:
     def _drain(self) -> None:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        with self.log_path.open("w", encoding="utf-8", errors="replace") as log:
-            while True:
-                is_silent = not poll.poll(IDLE * 1000 if self._filter.is_holding else None)
-                try:
-                    chunk = b"" if is_silent else self._socket.recv(CHUNK)
-                except OSError:
-                    chunk = b""
-                if not chunk and not is_silent:
-                    break
-                with self.pulse.beat():
-                    self._take(chunk, log)
-                log.flush()
+        while True:
+            is_silent = not poll.poll(IDLE * 1000 if self._filter.is_holding else None)
+            self._is_reading = True
+            try:
+                chunk = b"" if is_silent else self._socket.recv(CHUNK)
+            except OSError:
+                chunk = b""
+            if not chunk and not is_silent:
+                break
             with self.pulse.beat():
-                self._take(b"", log)
-                self._record(self._raw.finish(), log)
-                self.has_ended = True
+                self._take(chunk)
+                self._is_reading = False
+            for tap in self._taps if chunk else ():
+                tap.see(chunk)
+        with self.pulse.beat():
+            self._take(b"")
+            self._record(self._raw.finish())
+            self.has_ended = True
+        for tap in self._taps:
+            tap.end()
 
-    def _take(self, chunk: bytes, log: TextIO) -> None:
+    def _take(self, chunk: bytes) -> None:
         """Digest what arrived; an empty chunk means that nothing came for a while."""
         self._chunks += bool(chunk)
         if self._screen is not None:
             self._screen.feed(chunk)
         text = self._cleaner.feed(chunk)
         lines = self._raw.feed(text)
-        self._record(lines, log)
+        self._record(lines)
+        if self.at_final is not None and self.watcher.final is not None:
+            at_final, self.at_final = self.at_final, None
+            at_final()
         spoken = self._filter.feed(text) if chunk else self._filter.flush()
         quiet = self._quiet.feed(spoken)
         if spoken:
-            self._unread.append(spoken)
+            self._keep_for_typist(spoken)
         for awaited in self._awaited:
             awaited.look([*lines, *quiet, self._quiet.rest])
 
-    def _record(self, lines: list[str], log: TextIO) -> None:
+    def _keep_for_typist(self, spoken: str) -> None:
+        self._unread_size += len(spoken)
+        if self._unread and len(self._unread[-1]) < PIECE:
+            self._unread[-1] += spoken
+        else:
+            self._unread.append(spoken)
+        while self._unread_size > MOST_UNREAD:
+            self._unread_size -= len(self._unread.popleft())
+
+    def _record(self, lines: list[str]) -> None:
         if lines or self._raw.rest:
             self.watcher.feed(lines, self._raw.rest)
             self.timeline.feed([*lines, self._raw.rest], self.elapsed)
         self._lines.extend(lines)
-        if lines and self._logged < LOG_LIMIT:
-            stamp = f"{self.elapsed:10.3f} "
-            text = "".join(f"{stamp}{line}\n" for line in lines if line)  # menus leave empty ones
-            self._logged += len(text)
-            log.write(text if self._logged < LOG_LIMIT else f"{text}{stamp}[log is full, later lines are not kept]\n")
+        self._log.record(lines, self.elapsed)

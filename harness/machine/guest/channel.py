@@ -1,7 +1,7 @@
 """Commands in the guest without ssh: framed lines over a virtio-serial port, answered by a bash loop in the guest.
 
-The host sends the line `<id> <base64 of a bash script>`, the guest answers `<id> <exit code> <base64 of stdout>
-<base64 of stderr>` and says `ready` when its loop starts. The guest's side comes by Ignition
+The host sends the line `<id> =<a bash script, escaped>`, the guest answers `<id> <exit code> <stdout> <stderr>`, each
+output either `=<escaped text>` or base64, and says `ready` when its loop starts. The guest's side comes by Ignition
 (harness.ignition.access). What arrives is the guest's and may be anything: lines that are not an answer we wait for
 are dropped, and no line may exceed 64 MiB.
 """
@@ -25,7 +25,9 @@ from harness.pulse import Pulse
 CHUNK = 256 * 1024  # bytes
 LONGEST_ANSWER = 64 * 2**20  # bytes of one line
 SEND_TIMEOUT = 30.0  # seconds; a guest in its firmware reads nothing yet
-ANSWER = re.compile(rb"(\d{1,12}) (-?\d{1,4}) ([A-Za-z0-9+/=]*) ([A-Za-z0-9+/=]*)")
+ANSWER = re.compile(rb"(\d{1,12}) (-?\d{1,4}) (=[^ ]*|[A-Za-z0-9+/=]*) (=[^ ]*|[A-Za-z0-9+/=]*)")
+ESCAPED = re.compile(rb"\\([\\nsr])")
+MEANING = {b"\\": b"\\", b"n": b"\n", b"s": b" ", b"r": b"\r"}
 READY = b"ready"
 
 
@@ -94,14 +96,19 @@ class Channel:
         if self.pulse.wait_until(look, deadline) is None:
             raise overdue(f"waited {deadline.seconds:.0f} s for the guest's channel to speak")
 
-    def run(self, script: str, deadline: Deadline, check: Callable[[], None] = lambda: None) -> Completed:
+    def run(
+        self, script: str, deadline: Deadline, check: Callable[[], None] = lambda: None, *, is_inline: bool = False
+    ) -> Completed:
         """Run a bash script as root in the guest. Not for two threads at once.
+
+        With `is_inline` the loop itself runs it instead of a subshell: what it defines stays, and it must not exit.
 
         A non-zero exit code is a result, not an error. Raises DeadlinePassed, or MachineFailed if the guest is lost.
         An answer that comes after its deadline is dropped, so the channel stays usable once the script has ended.
         `check` may raise to end the wait.
         """
-        frame = f"{self._next_id} ".encode() + base64.b64encode(script.encode()) + b"\n"
+        text = script.encode().replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+        frame = b"%d %s%s\n" % (self._next_id, b"!" if is_inline else b"=", text)
         with self.pulse.still():
             self._awaited, self._answer = str(self._next_id), None
             self._next_id += 1
@@ -150,9 +157,16 @@ class Channel:
                 self.greetings += 1
         elif (answer := ANSWER.fullmatch(line)) is not None:
             try:
-                out, err = (base64.b64decode(part, validate=True) for part in answer.group(3, 4))
+                out, err = map(_decoded, answer.group(3, 4))
             except binascii.Error:
                 return
             with self.pulse.beat():
                 if answer[1].decode() == self._awaited:
                     self._answer = Completed(int(answer[2]), out, err)
+
+
+def _decoded(field: bytes) -> bytes:
+    """One output. Raises binascii.Error."""
+    if field.startswith(b"="):
+        return ESCAPED.sub(lambda found: MEANING[found[1]], field[1:])
+    return base64.b64decode(field, validate=True)

@@ -1,9 +1,10 @@
 """Waking a restored guest: it is told the time and given entropy that no other restored from the same state has.
 
 Writing to /dev/urandom alone reseeds nothing: the kernel's generator must be told to (ioctl RNDRESEEDCRNG), unless the
-kernel has a vmgenid driver and did it by itself. A program costs 100 ms under TCG, so where the guest has perl, one is
-started before the state is saved and sleeps in it until the time comes. machine-id, boot_id and ssh host keys stay
-those of the snapshot.
+kernel has a vmgenid driver and did it by itself. All that runs in a restored guest is translated anew under TCG: a
+program costs 100 ms there, a fork half of that. So where the guest has perl, one is started before the state is saved
+and sleeps in it until the time comes, and a function of the channel's loop wakes it. machine-id, boot_id and ssh host
+keys stay those of the snapshot.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ CLOCK_QUESTIONS = 5
 ENTROPY = 64  # bytes given to every restored guest
 WAKE_TIME = 60.0  # seconds a restored guest may take to answer its first command
 
+# What the perl does once it was asked: the answer first, and its own end when the guest has nothing better to do.
 SLEEPER = r"""
 type -t perl >/dev/null && [[ $(uname -m) == x86_64 ]] || exit 0
 fifo=/run/image-harness-wake
 mkfifo -m 600 $fifo.ask $fifo.answer || exit
 perl -e '
     my $fifo = shift;
-    open(my $ask, q(<), "$fifo.ask") or exit 1;
+    open(my $ask, q(+<), "$fifo.ask") or exit 1;  # also for writing: what is asked is never lost
+    open(my $ready, q(>), "$fifo.ready") or exit 1;
     my ($advance, $entropy) = split q( ), <$ask>;
     my $now = chr(0) x 16;
     syscall(228, 0, $now);  # clock_gettime, CLOCK_REALTIME
@@ -36,31 +39,41 @@ perl -e '
     $done &&= open($random, q(+<), q(/dev/urandom)) && syswrite($random, pack(q(H*), $entropy))
         && ioctl($random, 0x5207, 0);
     open(my $answer, q(>), "$fifo.answer") or exit 1;
-    print {$answer} ($done ? 0 : 1), "\n";
+    syswrite($answer, ($done ? 0 : 1) . "\n");
+    select(undef, undef, undef, 1);
     unlink "$fifo.ask", "$fifo.answer";
 ' $fifo </dev/null >/dev/null 2>&1 &
+for i in {1..600}; do [[ -e $fifo.ready ]] && exit 0; sleep 0.1; done
+exit 1
 """
 
-WAKE = r"""
-fifo=/run/image-harness-wake
-if [[ -p $fifo.ask ]]; then
-    echo '@ADVANCE@ @ENTROPY@' 1<>$fifo.ask
-    read -r answer <>$fifo.answer  # no -t: bash counts by the clock that is being put forward
-    exit "$answer"
-fi
-now=${EPOCHREALTIME:-$(date +%s.%6N)}
-now=$((${now/[.,]/} + @ADVANCE@))
-date -u -s "@${now%??????}.${now: -6}" >/dev/null || exit
-printf "$(printf '@ENTROPY@' | while read -r -N 2 byte; do printf '\\x%s' "$byte"; done)" >/dev/urandom
-[[ -e /sys/bus/acpi/drivers/vmgenid || -e /sys/bus/platform/drivers/vmgenid ]] && exit
-type -t perl >/dev/null && exec perl -e 'open(F, q(<), q(/dev/urandom)) and ioctl(F, 0x5207, 0) or exit 1'
-type -t python3 >/dev/null && exec python3 -c 'import fcntl; fcntl.ioctl(open("/dev/urandom"), 0x5207)'
-exit 0
+# Run by the channel's own loop: a subshell would cost as much as all the rest.
+DEFINE = r"""
+image_harness_wake() {
+    local advance=$1 entropy=$2 fifo=/run/image-harness-wake answer now byte
+    if [[ -p $fifo.ask ]]; then
+        echo "$advance $entropy" 1<>$fifo.ask
+        read -r answer <>$fifo.answer  # no -t: bash counts by the clock that is being put forward
+        return "$answer"
+    fi
+    (
+        now=${EPOCHREALTIME:-$(date +%s.%6N)}
+        now=$((${now/[.,]/} + advance))
+        date -u -s "@${now%??????}.${now: -6}" >/dev/null || exit
+        printf "$(printf %s "$entropy" | while read -r -N 2 byte; do printf '\\x%s' "$byte"; done)" >/dev/urandom
+        [[ -e /sys/bus/acpi/drivers/vmgenid || -e /sys/bus/platform/drivers/vmgenid ]] && exit
+        type -t perl >/dev/null && exec perl -e 'open(F, q(<), q(/dev/urandom)) and ioctl(F, 0x5207, 0) or exit 1'
+        type -t python3 >/dev/null && exec python3 -c 'import fcntl; fcntl.ioctl(open("/dev/urandom"), 0x5207)'
+        exit 0
+    )
+}
 """
+WAKE = "image_harness_wake {advance} {entropy}"
 
 
 def lay_to_sleep(channel: Channel, deadline: Deadline) -> None:
     """Prepare a guest for being saved. Raises MachineFailed, DeadlinePassed."""
+    channel.run(DEFINE, deadline.at_most(WAKE_TIME), is_inline=True)
     wake(channel, deadline, advance=0.0)  # so that the programs it takes are in memory where no sleeper can be had
     done = channel.run(SLEEPER, deadline.at_most(WAKE_TIME))
     if done.rc != 0:
@@ -87,8 +100,8 @@ def wake(channel: Channel, deadline: Deadline, advance: float) -> None:
     The guest's clock goes on from where it was saved, so what it is behind by does not depend on when it hears of it.
     Raises MachineFailed, DeadlinePassed.
     """
-    script = WAKE.replace("@ENTROPY@", os.urandom(ENTROPY).hex()).replace("@ADVANCE@", str(round(advance * 1e6)))
-    done = channel.run(script, deadline.at_most(WAKE_TIME))
+    script = WAKE.format(advance=round(advance * 1e6), entropy=os.urandom(ENTROPY).hex())
+    done = channel.run(script, deadline.at_most(WAKE_TIME), is_inline=True)
     if done.rc != 0:
         words = done.err.decode(errors="replace").strip()
         raise MachineFailed(f"the restored guest's clock and entropy could not be set: {words}", where="guest")

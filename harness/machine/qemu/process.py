@@ -19,7 +19,8 @@ from harness.tools import find_tool
 LAST_WORDS = 2000  # characters of QEMU's error output that are quoted
 # We may have died before the kernel was asked to tell: then nobody would.
 UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
-FAREWELL = 5.0  # seconds a killed process may need to be gone
+FAREWELL = 15.0  # seconds a process that has closed its connections may need to be gone
+DEATH_TIME = 60.0  # seconds a killed one may: on a host with a load of 40, five were too few to give its memory back
 
 
 class Process:
@@ -28,6 +29,7 @@ class Process:
     def __init__(self, argv: Sequence[str], scratch: Path, keep_open: Sequence[int] = ()) -> None:
         """Start `argv`; `keep_open` are file descriptors it inherits. Raises MissingTool."""
         self.argv = (find_tool(argv[0]), *argv[1:])
+        self._was_ended_by_us = False
         self._errors = scratch / f"{Path(argv[0]).name}.stderr"
         tied = [find_tool("setpriv"), "--pdeathsig", "KILL", "--", find_tool("sh"), "-c", UNLESS_ORPHANED]
         with self._errors.open("wb") as errors:
@@ -70,11 +72,18 @@ class Process:
         except subprocess.TimeoutExpired:
             return None
 
+    @property
+    def has_died(self) -> bool:
+        """True if it ended badly and not by us: killed by somebody, or gone with an exit code."""
+        return not self.is_running and self._child.returncode != 0 and not self._was_ended_by_us
+
     def kill(self) -> None:
-        """Kill it if it still runs, and wait until it is gone."""
+        """Kill it if it still runs, and wait until it is gone. Raises MachineFailed if the kernel keeps it."""
         if self.is_running:
+            self._was_ended_by_us = True
             self._child.kill()
-        self._child.wait(FAREWELL)
+        if self.wait(Deadline(DEATH_TIME)) is None:
+            raise MachineFailed(f"{Path(self.argv[0]).name} was killed but does not end", where=f"pid {self.pid}")
 
     def obituary(self) -> MachineFailed:
         """The error to raise when it has gone although somebody still needed it."""
