@@ -17,6 +17,7 @@ from harness.commands.shell import _run_as_root, _talk
 HARNESS = [sys.executable, "-m", "harness.cli"]
 LOG = re.compile(r"console log: (\S+)")
 FIRMWARE = 60  # seconds until SeaBIOS or GRUB have said something, on a busy host
+TURN = 600  # seconds that others may be booting meanwhile: this waits for its turn, and says so
 CTRL_BRACKET = "\x1d"
 
 
@@ -65,13 +66,13 @@ def sitting(reference, accel, store, tmp_path):
     command = [*HARNESS, "boot", str(reference.path), "--accel", accel.name]
     child = pexpect.spawn(command[0], command[1:], env=environment, encoding="utf-8", timeout=FIRMWARE)
     child.settings = termios.tcgetattr(child.child_fd)
+    child.expect(r"booting reference.qcow2 \(x86_64 bios, .*\); Ctrl-\] leaves", timeout=TURN)
     yield child
     child.close(force=True)
 
 
 @pytest.mark.boot
 def test_ctrl_bracket_leaves_a_booting_machine_and_the_image_as_it_was(sitting, reference):
-    sitting.expect(r"booting reference.qcow2 \(x86_64 bios, .*\); Ctrl-\] leaves")
     sitting.expect("SeaBIOS|GRUB")
     qemu = next(pid for pid, name in children_of(sitting.pid).items() if name.startswith("qemu"))
     assert termios.tcgetattr(sitting.child_fd) != sitting.settings
