@@ -38,7 +38,7 @@ def saved_in_full(snapshot: Snapshot, store: Store, folder: Path) -> Stream:
         machine.qmp.migrate("migrate", f"exec:cat > {shlex.quote(str(stream.state))}", Deadline(PATIENCE))
         machine.qmp.execute("quit")
         machine.process.wait(Deadline(PATIENCE))
-        shutil.copyfile(machine._scratch / DISK, stream.disk)
+        shutil.copyfile(machine.scratch / DISK, stream.disk)
     return stream
 
 
@@ -60,7 +60,7 @@ def fully_restored(stream: Stream, store: Store, logs: Path) -> Iterator[Machine
             events = [{"capability": "events", "state": True}]
             parts.qmp.execute("migrate-set-capabilities", {"capabilities": events})
             parts.qmp.migrate("migrate-incoming", f"fd:{state.fileno()}", Deadline(PATIENCE))
-            yield Machine(parts, logs, scratch, None)
+            yield Machine(parts, logs, scratch, None, ignition=None)
 
 
 def private_memory(machine: Machine) -> int:
