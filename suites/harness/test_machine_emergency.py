@@ -24,6 +24,7 @@ from harness.machine.guest.journal import Failure, first_failure, read_entries
 from harness.machine.machine import CONSOLE_LOG, JOURNAL, booted
 from harness.machine.qemu.command_line import JOURNAL_PORT, JOURNAL_RING, JOURNAL_SIZE
 from harness.machine.turns import turn_to_boot
+from harness.store import Store
 
 SOON = 15.0
 NO_PORT = "/dev/virtio-ports/none"
@@ -228,11 +229,11 @@ def test_an_ignition_failure_names_stage_config_path_and_words(first_boot, store
     """A real boot: the config is valid, but one of its files lies below another file."""
     config = {**CONFIG, "passwd": {}, "systemd": {}}
     boot = replace(first_boot, ignition=json.dumps(config).encode())
-    logs = tmp_path / "logs"
+    logs, own = tmp_path / "logs", Store(tmp_path / "store")
     with (
         turn_to_boot(store, boot.spec),
         pytest.raises(BootFailed) as raised,
-        booted(boot, store, logs, Deadline(400)),
+        booted(boot, own, logs, Deadline(400)),
     ):
         pytest.fail("it came up")
     said = str(raised.value)
@@ -242,7 +243,7 @@ def test_an_ignition_failure_names_stage_config_path_and_words(first_boot, store
     assert "ignition[" in journal
     assert "Linux version" in journal
     assert (logs / CONSOLE_LOG).exists()
-    assert list((store.root / "scratch").glob("machine-*")) == []
+    assert list((own.root / "scratch").iterdir()) == []
 
 
 @pytest.mark.nightly

@@ -21,8 +21,10 @@ from harness.machine.memory import Pool, available_memory, memory_to_boot, memor
 SOON = 10.0
 HOST = 100  # MiB that the host of these tests has; its machines never come to use what they were granted
 
-# A process that claims what it is told on standard input: "claim 30", "release", and says what it has got.
+# A process that does what it is told on standard input and says when it has: "30" claims so much, "release" gives the
+# last claim back, "use 30" starts a child that comes to use so much, "end" ends it.
 PROGRAM = """
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,6 +35,12 @@ held = []
 for line in sys.stdin:
     if line.startswith("release"):
         held.pop().close()
+    elif line.startswith("use"):
+        machine = [sys.executable, "-c", f"x = b'x' * ({line.split()[1]} << 20); print(flush=True); input()"]
+        child = subprocess.Popen(machine, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child.stdout.readline()
+    elif line.startswith("end"):
+        child.communicate(b"\\n")
     else:
         held.append(ExitStack())
         held[-1].enter_context(pool.claim(int(line), "a machine"))
@@ -58,9 +66,11 @@ class Claimant:
             time.sleep(0.02)
         return said == "done\n"
 
-    def gets(self, need: int) -> bool:
-        self.tell(need)
+    def does(self, line: object) -> bool:
+        self.tell(line)
         return self.is_done()
+
+    gets = does
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -192,17 +202,15 @@ def test_waiting_is_said_once(start, folder, caplog, monkeypatch):
     assert caplog.messages == ["waiting for memory: a restored machine needs 40 MiB, 100 are available"]
 
 
-def test_what_a_machine_has_come_to_use_is_not_counted_twice(folder):
+def test_what_a_machine_has_come_to_use_is_not_counted_twice(start, folder):
     """Available memory is less by it already."""
-    with Pool(folder, lambda: 100, 0).claim(60, "first"):
-        hog = [sys.executable, "-c", "x = b'x' * (60 << 20); print(flush=True); input()"]
-        with subprocess.Popen(hog, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as machine:
-            machine.stdout.readline()
-            pool = Pool(folder, lambda: 40, 0)
-            assert pool._fits(40, pool._notes("claim"))
-            assert not pool._fits(45, pool._notes("claim"))
-            machine.communicate(b"\n")
-            assert not pool._fits(40, pool._notes("claim"))
+    owner, pool = start(), Pool(folder, lambda: 40, 0)
+    assert owner.gets(60)
+    assert owner.does("use 60")
+    assert pool._fits(40, pool._notes("claim"))
+    assert not pool._fits(45, pool._notes("claim"))
+    assert owner.does("end")
+    assert not pool._fits(40, pool._notes("claim"))
 
 
 def test_the_host_has_one_pool_for_all_stores():
