@@ -19,6 +19,7 @@ from harness.containers.layout import Image, LayerFile, write_layout
 from harness.containers.storage import normalise, store_images
 from harness.errors import BadInput, BuildFailed, HarnessError
 from harness.tools import known_tools, run
+from suites.harness.nobody import as_nobody
 
 EPOCH = 1_700_000_000
 PROGRAM = b"\x7fELF\x02" + bytes(range(256)) * 400
@@ -192,28 +193,6 @@ def test_a_used_graphroot_is_refused(layout, storage):
 def test_an_unknown_name_is_told_in_the_words_of_skopeo(layout, tmp_path):
     with pytest.raises(BuildFailed, match="no descriptor found"):
         store_images(layout, ["localhost/no/such:1"], tmp_path / "storage", EPOCH)
-
-
-def as_nobody(action):
-    """What `action` says, or the error it raised, in a child that has given up root for good."""
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            said = action()
-        except HarnessError as cause:
-            said = f"{type(cause).__name__}: {cause}"
-        finally:
-            os.write(write, str(said).encode())
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        said = pipe.read().decode()
-    os.waitpid(child, 0)
-    return said
 
 
 def test_without_root_an_image_of_one_owner_can_be_stored_and_others_are_refused_in_words(monkeypatch):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from harness.errors import BadInput
@@ -11,6 +16,7 @@ from harness.images.manifest import AlephFacts, DeploymentFacts, StoredImage, fr
 from harness.images.manifest_text import render
 from harness.images.partitions.layout import read_layout
 from harness.images.source import open_image
+from suites.harness.nobody import as_nobody
 from suites.harness.small_disk import BOOT_CHECKSUM, COMMIT, IMAGES, small_disk, write
 
 
@@ -110,3 +116,17 @@ def test_a_plain_image_lacks_the_aleph_and_says_so(tmp_path):
     (note,) = manifest.notes
     assert note.startswith("system: ")
     assert "no aleph file" in note
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give up root")
+def test_nobody_reads_an_image_in_full(image, manifest):
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to nobody
+        Path(folder).chmod(0o755)
+        copy = Path(shutil.copy(image, folder))
+        copy.chmod(0o444)
+
+        def inspected():
+            with open_image(copy) as opened:
+                return to_json(inspect(opened)).decode()
+
+        assert from_json(as_nobody(inspected).encode()).layout == manifest.layout
