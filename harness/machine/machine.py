@@ -59,6 +59,7 @@ READ_FOLLOWED = f"""if [[ -e {FOLLOWED} ]]; then printf '%s\\n' "$(<{FOLLOWED})"
 READ_JOURNAL_AS_JSON = f"journalctl -b -o json --no-pager | tail -c {JOURNAL_LIMIT}"
 READ_HOST_KEYS = "for i in {1..150}; do ls /etc/ssh/ssh_host_*_key.pub && break; sleep 0.2; done >/dev/null 2>&1; "
 READ_HOST_KEYS += "cat /etc/ssh/ssh_host_*_key.pub"
+BY_CHANNEL = "ask the guest by its channel: channel_guest, or harness shell"
 SOFT_REBOOT_SINCE = 254  # of systemd
 SYSTEMD_VERSION = re.compile(r"systemd (\d+)")
 
@@ -75,6 +76,7 @@ class Machine:
         *,
         ignition: bytes | None,
         host_keys: str = "",
+        has_network: bool = True,
     ) -> None:
         self.process: Process = parts.process
         self.console: Console = parts.console
@@ -86,8 +88,9 @@ class Machine:
         self.host_keys = host_keys  # a restored guest's are known beforehand
         self.is_restored = bool(host_keys)
         self.is_up = self.is_restored  # since its last boot it has been heard of by the channel
-        self.guest = Guest(self, lambda: self.shell.host().backend)
+        self.has_network = has_network
         self.guest_by_channel = Guest(self, lambda: ScriptBackend(self))
+        self.guest = Guest(self, lambda: self.shell.host().backend) if has_network else self.guest_by_channel
         self.journal_findings: Sequence[Finding] = ()
         self._parts = parts
         self._ignition = ignition or b""
@@ -112,8 +115,10 @@ class Machine:
 
     @property
     def shell(self) -> Shell:
-        """ssh, connected at first use. Raises MachineFailed if no key of ours is in the guest."""
+        """ssh, connected at first use. Raises MachineFailed if no key of ours is in the guest, or it has no network."""
         if self._shell is None:
+            if not self.has_network:
+                raise MachineFailed("no ssh: the machine has no network card", where="guest", next_step=BY_CHANNEL)
             if self.keys is None:
                 raise MachineFailed("no ssh: the machine was booted without an Ignition config", where="guest")
             if not self.host_keys:
@@ -303,7 +308,7 @@ def booted(
 
         keep_open = tpm.descriptors if memory is None else (*tpm.descriptors, memory[0])
         with powered(argv, scratch, logs / CONSOLE_LOG, allowed=allowed, keep_open=keep_open, tap=tap) as parts:
-            machine = Machine(parts, logs, scratch, keys, ignition=ignition)
+            machine = Machine(parts, logs, scratch, keys, ignition=ignition, has_network=spec.nics > 0)
             try:
                 (until or await_guest)(machine, deadline)
                 yield machine

@@ -176,7 +176,15 @@ def restored(
         behind = time.time() - snapshot.guest_clock
         mark("restored", parts.console.elapsed)
         keys = KeyPair(folder / KEY) if snapshot.host_keys else None
-        machine = Machine(parts, logs, scratch, keys, host_keys=snapshot.host_keys, ignition=boot.ignition)
+        machine = Machine(
+            parts,
+            logs,
+            scratch,
+            keys,
+            host_keys=snapshot.host_keys,
+            ignition=boot.ignition,
+            has_network=boot.spec.nics > 0,
+        )
         if machine.has_channel:
             wake(machine.channel, deadline, behind)
             if spec.tpm:
@@ -273,7 +281,9 @@ def _prepare(machine: Machine, deadline: Deadline) -> float:
     """Leave a guest so that it answers soon after a restore; returns how far its clock is ahead of ours."""
     machine.collect_journal(Deadline(PREPARE_TIME))
     machine.host_keys = machine.run(READ_HOST_KEYS).text
-    machine.shell.run("sudo -n true", Deadline(PREPARE_TIME))  # first use starts the user's session and fills caches
+    if machine.has_network:
+        # First use starts the user's session and fills caches.
+        machine.shell.run("sudo -n true", Deadline(PREPARE_TIME))
     machine.hang_up()
     machine.follow_journal()
     machine.run("sync")

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from harness.deadline import Deadline
+from harness.errors import MachineFailed
 from harness.machine.hardware.spec import MachineSpec
 from harness.machine.machine import CONSOLE_LOG
-from harness.machine.snapshot import snapshot_of
+from harness.machine.snapshot import restored, snapshot_of
 from harness.report.folder import machine_folder
 
 pytestmark = [pytest.mark.nightly, pytest.mark.boot, pytest.mark.timeout(1800)]
@@ -117,3 +118,13 @@ def test_what_cannot_be_saved_boots_anew_and_sees_its_disks(first_boot, store, r
         assert not machine.is_restored
         found = {serial: (*facts[:3], facts[-1]) for serial, facts in disks_of(machine).items()}  # WWNs are QEMU's own
     assert found == SEEN_NVME
+
+
+@pytest.mark.nightly
+def test_a_guest_without_network_is_asked_by_its_channel(first_boot, store, run_folder):
+    boot = replace(first_boot, spec=MachineSpec(nics=0))
+    snapshot = snapshot_of(boot, store, machine_folder(run_folder, "first-boot-alone"), Deadline(BOOT_TIME))
+    with restored(snapshot, store, machine_folder(run_folder, "alone"), Deadline(BOOT_TIME)) as machine:
+        assert machine.guest.check_output("ls /sys/class/net") == "lo"
+        with pytest.raises(MachineFailed, match="the machine has no network card"):
+            machine.shell.connect(Deadline(5))

@@ -6,7 +6,7 @@ In words, as `--machine` takes them, separated by commas:
     memory=2048, cpus=4, arch=x86_64   MiB, or with a unit as in memory=2G
     nvme, scsi, virtio, 4k, 512e, mpath, serial=TEXT, wwn=NUMBER    how the boot disk is attached
     disk=5G                            an empty disk besides; repeatable, and what is said of disks after it is about it
-    nics=2                             network cards
+    nics=2                             network cards; with 0 there is no ssh either, only the channel
     forward=80                         a port of 127.0.0.1 that leads to this TCP port of the guest; repeatable
     fw_cfg=opt/org.example/name:text   for the guest to read below /sys/firmware/qemu_fw_cfg; `:@FILE` takes a file's
                                        content
@@ -163,7 +163,7 @@ class MachineSpec:
         words += [name for name in FLAGS if getattr(self, name)]
         words += [f"boots from {self.primary.describe()}"] if self.primary != VIRTIO else []
         words += [disk.describe() for disk in self.disks]
-        words += [f"{self.nics} network cards"] if self.nics > 1 else []
+        words += [f"{self.nics} network cards" if self.nics else "no network card"] if self.nics != 1 else []
         words += [f"port {port} forwarded" for port in self.forwards]
         words += [f"fw_cfg {item.name}" for item in self.fw_cfg]
         return ", ".join(words)
@@ -184,8 +184,10 @@ class MachineSpec:
             raise BadInput("SeaBIOS cannot boot from sectors of 4 KiB", next_step="choose uefi")
 
     def _check_network(self) -> None:
-        if not 1 <= self.nics <= MOST_NICS:
-            raise BadInput(f"{self.nics} network cards cannot be had", next_step=f"choose 1 to {MOST_NICS}")
+        if not 0 <= self.nics <= MOST_NICS:
+            raise BadInput(f"{self.nics} network cards cannot be had", next_step=f"choose 0 to {MOST_NICS}")
+        if self.forwards and not self.nics:
+            raise BadInput("no port leads into a machine without a network card", next_step="choose nics=1")
         if unfit := [port for port in self.forwards if not 1 <= port <= 65535 or port == SSH_PORT]:
             next_step = "choose 1 to 65535, but not 22: ssh is forwarded anyway"
             raise BadInput(f"port {unfit[0]} of the guest cannot be forwarded", next_step=next_step)
