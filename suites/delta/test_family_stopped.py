@@ -35,7 +35,8 @@ def family(images, tmp_path_factory):
 
 def stopped(arguments, folder, stop):
     """Start a command, stop it when the first thing lies in `folder`; exit code, words, and how long it took to end."""
-    command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
+    hearing = ["env", "--default-signal=INT,TERM,HUP"]  # under nohup, or behind a shell's &, we do not hear all of them
+    command = [*hearing, sys.executable, "-m", "harness.cli", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         until = time.monotonic() + SOON
         while not (folder.exists() and list(folder.iterdir())):
