@@ -14,6 +14,7 @@ from harness.machine.hardware.spec import MachineSpec
 from harness.machine.machine import CONSOLE_LOG
 from harness.machine.snapshot import restored, snapshot_of
 from harness.report.folder import machine_folder
+from harness.tools import run
 
 pytestmark = [pytest.mark.nightly, pytest.mark.boot, pytest.mark.timeout(1800)]
 BOOT_TIME = 600.0
@@ -128,3 +129,21 @@ def test_a_guest_without_network_is_asked_by_its_channel(first_boot, store, run_
         assert machine.guest.check_output("ls /sys/class/net") == "lo"
         with pytest.raises(MachineFailed, match="the machine has no network card"):
             machine.shell.connect(Deadline(5))
+
+
+@pytest.mark.nightly
+def test_a_disk_out_of_a_file_keeps_what_the_first_boot_wrote_and_the_file_stays(
+    first_boot, store, run_folder, tmp_path
+):
+    data = tmp_path / "data.qcow2"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", data, "64M"])
+    run(["qemu-io", "-c", "write -P 0x61 0 64k", data])
+    before = data.read_bytes()
+    units = [{"name": "mark.service", "enabled": True, "contents": MARK}]
+    config = {"ignition": {"version": "3.0.0"}, "systemd": {"units": units}}
+    spec = MachineSpec.parse(f"disk=@{data}:serial=disk-1")
+    boot = replace(first_boot, spec=spec, ignition=json.dumps(config).encode())
+    snapshot = snapshot_of(boot, store, machine_folder(run_folder, "first-boot-with-data"), Deadline(BOOT_TIME))
+    with restored(snapshot, store, machine_folder(run_folder, "with-data"), Deadline(BOOT_TIME)) as machine:
+        assert machine.run(f"head -c 12 {MARKED}; printf other >{MARKED}; sync").text == "first-bootaa"
+    assert data.read_bytes() == before

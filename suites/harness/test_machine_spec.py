@@ -58,6 +58,9 @@ REFUSED = {
     "nics=0,forward=80": "no port leads into a machine without a network card",
     "nics=9": "9 network cards cannot be had",
     "disk=": "cannot be a size",
+    "disk=@": "is no file",
+    "disk=@/nonexistent/data.qcow2:serial=data": "/nonexistent/data.qcow2: is no file",
+    "disk=@/dev/zero": "is no file",
     "disk=5G:": "unknown disk option ''",
     ",".join(["disk=1G"] * 17): "17 disks are too many",
     "forward=22": "cannot be forwarded",
@@ -131,6 +134,18 @@ def test_the_key_follows_the_content_of_a_fw_cfg_file(tmp_path):
         file.write_text(content)
         keys.append(MachineSpec.parse(f"fw_cfg=opt/x:@{file}").key())
     assert keys[0] != keys[1]
+
+
+def test_a_disk_out_of_a_file_is_known_by_what_it_holds(tmp_path):
+    specs = []
+    for name, content in (("one", b"x"), ("same", b"x"), ("other", b"y")):
+        (tmp_path / name).write_bytes(content * 2**20)
+        specs.append(MachineSpec.parse(f"disk=@{tmp_path / name}:serial=data"))
+    one, same, other = specs
+    assert one.disks[0].size == 2**20
+    assert one.describe().endswith("1M virtio disk out of one (serial data)")
+    assert one == same != other
+    assert json.dumps(one.key()) == json.dumps(same.key()) != json.dumps(other.key())
 
 
 def test_a_machine_tells_what_is_not_usual_about_it():

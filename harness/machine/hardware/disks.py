@@ -1,8 +1,10 @@
 """Disks: how one is attached, and kola's words for it.
 
     SIZE[:OPTION,OPTION...]        5G    5G:mpath,wwn=81985529216486895    512M:nvme,4k,serial=scratch
+    @FILE[:OPTION,OPTION...]       @data.qcow2:serial=data
 
-SIZE is a number and K, M, G or T (powers of 1024). Options:
+SIZE is a number and K, M, G or T (powers of 1024): an empty disk. FILE is a raw or qcow2 file, which is never written;
+its name has no colon and no comma in it. Options:
 
     virtio, scsi, nvme    the bus (kola's channel=BUS means the same); virtio unless another option needs scsi
     4k                    sectors of 4096 bytes
@@ -18,11 +20,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from harness.errors import BadInput
 from harness.machine.hardware.arches import Bus
+from harness.machine.hardware.disk_file import read_disk_file
 
 Sectors = Literal["512", "512e", "4k"]
 
@@ -54,6 +58,8 @@ class Disk:
     is_multipath: bool = False
     serial: str = ""  # empty: one is made from its number
     wwn: int = 0  # 0: none, but for two paths, which would not be known as one disk without
+    file: Path | None = field(default=None, compare=False)  # what is on it from the start; it is known by its digest
+    digest: str = ""
 
     def __post_init__(self) -> None:
         """Raise BadInput for a disk that cannot be attached."""
@@ -75,10 +81,10 @@ class Disk:
     @classmethod
     def parse(cls, text: str) -> Disk:
         """An extra disk in the syntax above. Raises BadInput."""
-        size, colon, options = text.partition(":")
+        content, colon, options = text.partition(":")
         if colon and not options:
             raise BadInput(f"nothing follows the colon of disk {text[:80]!r}", next_step=f"options are {OPTIONS}")
-        return disk_of(options.split(",") if options else (), bytes_of(size))
+        return disk_of(options.split(",") if options else (), content or "nothing")
 
     @property
     def sector_sizes(self) -> tuple[int, int]:
@@ -92,11 +98,12 @@ class Disk:
         facts += [f"serial {self.serial}"] if self.serial else []
         facts += [f"wwn {self.wwn:#x}"] if self.wwn else []
         phrase = f"{size}{self.bus} disk{' with two paths' if self.is_multipath else ''}"
+        phrase += f" out of {self.file.name}" if self.file else ""
         return f"{phrase} ({', '.join(facts)})" if facts else phrase
 
 
-def disk_of(options: Iterable[str], size: int = 0) -> Disk:
-    """The disk that these options of the syntax describe. Raises BadInput."""
+def disk_of(options: Iterable[str], content: str = "") -> Disk:
+    """The disk that these options of the syntax describe; `content` is SIZE or @FILE. Raises BadInput."""
     fields: dict[str, Any] = {}
     for option in options:
         if (known := option_of(option)) is None:
@@ -107,7 +114,10 @@ def disk_of(options: Iterable[str], size: int = 0) -> Disk:
         fields[name] = value
     if "bus" not in fields and (fields.get("is_multipath") or fields.get("wwn")):
         fields["bus"] = "scsi"
-    return Disk(size, **fields)
+    if content.startswith("@"):
+        file = read_disk_file(Path(content[1:]))
+        return Disk(file.size, **fields, file=file.path, digest=file.digest)
+    return Disk(bytes_of(content) if content else 0, **fields)
 
 
 def option_of(option: str) -> tuple[str, Any] | None:

@@ -6,6 +6,7 @@ In words, as `--machine` takes them, separated by commas:
     memory=2048, cpus=4, arch=x86_64   MiB, or with a unit as in memory=2G
     nvme, scsi, virtio, 4k, 512e, mpath, serial=TEXT, wwn=NUMBER    how the boot disk is attached
     disk=5G                            an empty disk besides; repeatable, and what is said of disks after it is about it
+    disk=@FILE                         the same, and what a raw or qcow2 file holds is on it; the file is never written
     nics=2                             network cards; with 0 there is no ssh either, only the channel
     forward=80                         a port of 127.0.0.1 that leads to this TCP port of the guest; repeatable
     fw_cfg=opt/org.example/name:text   for the guest to read below /sys/firmware/qemu_fw_cfg; `:@FILE` takes a file's
@@ -120,12 +121,12 @@ class MachineSpec:
         told: dict[str, Any] = {}
         forwards: list[int] = []
         fw_cfg: list[FwCfg] = []
-        disks: list[tuple[int, list[str]]] = [(0, [])]  # size and options; the boot disk is the first
+        disks: list[tuple[str, list[str]]] = [("", [])]  # content and options; the boot disk is the first
         for word in text.split(","):
             name, _, value = word.partition("=")
             if name == "disk":
-                size, colon, option = value.partition(":")
-                disks.append((bytes_of(size), [option] if colon else []))
+                content, colon, option = value.partition(":")
+                disks.append((content or "nothing", [option] if colon else []))
             elif name == "forward":
                 forwards.append(_count(name, value))
             elif name == "fw_cfg":
@@ -139,7 +140,7 @@ class MachineSpec:
                 told[known] = found
         if (arch := ARCHES.get(told.get("arch", ""))) is not None:
             told.setdefault("firmware", arch.firmwares[0])
-        primary, *others = (disk_of(options, size) for size, options in disks)
+        primary, *others = (disk_of(options, content) for content, options in disks)
         return cls(**told, primary=primary, disks=(*others,), forwards=(*forwards,), fw_cfg=(*fw_cfg,))
 
     @property
@@ -155,7 +156,10 @@ class MachineSpec:
     def key(self) -> dict[str, Any]:
         """The spec as JSON-able values, for content keys and reports."""
         fw_cfg = {item.name: hashlib.sha256(item.content).hexdigest() for item in self.fw_cfg}
-        return asdict(self) | {"fw_cfg": fw_cfg}
+        key = asdict(self) | {"fw_cfg": fw_cfg}
+        for disk in (key["primary"], *key["disks"]):
+            del disk["file"]  # known by its digest
+        return key
 
     def describe(self) -> str:
         """One phrase for header lines and reports; what is usual is left out."""
