@@ -36,6 +36,9 @@ set prefix=($root)/grub2
 # What the image's grub.cfg does with each entry, and what is done instead.
 READING: Final = """\
 for entry in /loader/entries/*.conf; do
+    set entries="$entry $entries"
+done
+for entry in $entries; do
     source "$entry"
     menuentry "$bls_title" "$bls_linux" "$bls_initrd" "$bls_options" {
         insmod linux
@@ -48,6 +51,9 @@ READING_SIGNED: Final = """\
 # `linux` and `initrd` are built in and hide the functions above: they find nothing on the ESP, and say so. The folder
 # that ostree= names holds one kernel and one initramfs.
 for entry in ($boot)/loader/entries/*.conf; do
+    set entries="$entry $entries"
+done
+for entry in $entries; do
     set root=$esp
     source "$entry"
     set root=$boot
