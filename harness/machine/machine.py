@@ -46,7 +46,7 @@ SETTLE_TIME = 180  # seconds systemd may need to finish its start-up jobs once t
 FAREWELL = 90.0  # seconds a guest may take to shut down
 JOURNAL_LIMIT = 16 * 2**20  # bytes, the newest are kept
 CONSOLE_LOG, TIMELINE = "console.log", "timeline.json"
-DISK, VARIABLES = "disk.qcow2", "variables.fd"  # names in scratch folders and snapshots
+DISK, VARIABLES, CONFIG = "disk.qcow2", "variables.fd", "config.ign"  # names in scratch folders and snapshots
 
 SETTLE = f"timeout {SETTLE_TIME} systemctl is-system-running --wait"
 READ_JOURNAL = f"journalctl -b -o short-monotonic --no-pager | tail -c {JOURNAL_LIMIT}"
@@ -232,14 +232,12 @@ class Machine:
                 self.qmp.execute("quit", within=5)
         self.process.kill()
 
-    def hand_over(self, disk: Path, variables: Path, key: Path) -> None:
-        """Move disk overlay, UEFI variables and ssh key out of a machine that has ended, and its disks beside them."""
-        (self.scratch / DISK).rename(disk)
-        hand_over_disks(self.scratch, disk.parent)
-        if self.keys is not None:
-            (self.scratch / KEY).rename(key)
-        if (self.scratch / VARIABLES).exists():
-            (self.scratch / VARIABLES).rename(variables)
+    def hand_over(self, folder: Path) -> None:
+        """Move what a machine that has ended was made of to `folder`: disks, UEFI variables, ssh key, config."""
+        hand_over_disks(self.scratch, folder)
+        for name in (DISK, VARIABLES, KEY, CONFIG):
+            if (self.scratch / name).exists():
+                (self.scratch / name).rename(folder / name)
 
     def explain(self, failure: HarnessError, greetings: int) -> HarnessError:
         """A better error for a boot that failed, where the guest's journal can be had and names the cause.
@@ -293,7 +291,7 @@ def booted(
         keys = None if ignition is None else make_key_pair(scratch)
         config = None
         if ignition is not None and keys is not None:
-            config = scratch / "config.ign"
+            config = scratch / CONFIG
             user_config = read_config(ignition) if ignition else None
             config.write_bytes(with_access(user_config, ssh_public_key=keys.public, channel=True))
         layers = (overlay_of(bottom, scratch / DISK), bottom)

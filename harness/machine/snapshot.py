@@ -34,6 +34,7 @@ from harness.machine.guest.tpm import stir
 from harness.machine.guest.wake import DEFINE, SLEEPER, clock_of, lay_to_sleep, wake
 from harness.machine.hardware.spec import unsaveable
 from harness.machine.machine import (
+    CONFIG,
     CONSOLE_LOG,
     DISK,
     FOLLOW_JOURNAL,
@@ -54,7 +55,7 @@ from harness.machine.turns import turn_to_boot
 from harness.store import Store, content_key
 
 KIND = "snapshot"
-LAYOUT = 11  # raise it when the files below or what is done before saving changes; the command line counts by itself
+LAYOUT = 12  # raise it when the files below or what is done before saving changes; the command line counts by itself
 PREPARE_TIME = 180.0  # seconds for each of the things done before saving; a few, unless the host is starved
 BLOCK = 64 * 1024  # bytes; memory is kept sparse in units of this
 
@@ -102,7 +103,8 @@ def key_of(boot: Boot) -> str:
     """The key of a boot's snapshot: all that decides what the guest is like, and how it is saved and restored."""
     disk = [Layer(Path("disk"), "raw")]
     others = [disk] * len(boot.spec.disks)
-    wiring = Wiring(0, 0, 0, 0, disk, variables=Path(VARIABLES), tpm=0, is_incoming=True, disks=others)
+    config = None if boot.ignition is None else Path(CONFIG)
+    wiring = Wiring(0, 0, 0, 0, disk, config, variables=Path(VARIABLES), tpm=0, is_incoming=True, disks=others)
     ours = [*command_line(boot.spec, boot.accel.name, wiring), DEFINE, SLEEPER, FOLLOW_JOURNAL]
     if boot.ignition is not None:
         ours.append(with_access(None, ssh_public_key="ssh-ed25519 AAAA").decode())
@@ -162,7 +164,9 @@ def restored(
         extras = restored_extras(spec, folder, scratch)
 
         def argv(ends: Ends) -> list[str]:
-            wiring = Wiring(*ends, layers, None, memory, variables, tpm.control, is_incoming=True)
+            # With the config: the guest knows fw_cfg items by their number among all.
+            config = folder / CONFIG if snapshot.boot.ignition is not None else None
+            wiring = Wiring(*ends, layers, config, memory, variables, tpm.control, is_incoming=True)
             wiring = replace(wiring, disks=extras.disks, fw_cfg=extras.fw_cfg)
             return command_line(spec, boot.accel.name, wiring)
 
@@ -242,7 +246,7 @@ def _boot_and_save(folder: Path, boot: Boot, store: Store, logs: Path, deadline:
             machine.qmp.execute("quit")
             if machine.process.wait(Deadline(30)) is None:
                 raise DeadlinePassed("waited 30 s for QEMU to end after saving")
-            machine.hand_over(folder / DISK, folder / VARIABLES, folder / KEY)
+            machine.hand_over(folder)
             _copy_sparse(ram, folder / RAM)
             overlay_of(Layer(folder / DISK, "qcow2"), folder / EMPTY)
             prepare_overlays(boot.spec, folder)

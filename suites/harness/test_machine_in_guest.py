@@ -95,14 +95,18 @@ def test_disks_keep_what_the_first_boot_wrote_and_nothing_of_each_other(saved, r
 def test_cards_have_addresses_of_their_own_and_fw_cfg_is_read(saved, restores):
     with restores(saved, "cards") as machine:
         macs = machine.run("cat /sys/class/net/e*/address").text.splitlines()
-        told = machine.run("modprobe qemu_fw_cfg; cat /sys/firmware/qemu_fw_cfg/by_name/opt/org.example/a/raw").text
+        items = "/sys/firmware/qemu_fw_cfg/by_name/opt"
+        told = machine.run(f"modprobe qemu_fw_cfg; cat {items}/org.example/a/raw").text
+        config = machine.run(f"cat {items}/com.coreos/config/raw").text
+    assert "mark.service" in config
     assert macs == [f"52:54:00:12:34:{last}" for last in ("56", "57", "58")]
     assert told == "told"
 
 
 def test_a_port_leads_to_a_server_in_the_guest(saved, restores):
     serve = "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nfrom the guest' > /run/answer; "
-    serve += "busybox nc -l -p 8080 < /run/answer > /dev/null 2>&1 &"
+    serve += "busybox nc -l -p 8080 < /run/answer > /dev/null 2>&1 & "
+    serve += "until ss -Hltn sport = 8080 | grep -q .; do sleep 0.1; done"
     with restores(saved, "server") as machine:
         machine.run(serve)
         with urllib.request.urlopen(f"http://127.0.0.1:{machine.port(8080)}/", timeout=60) as answer:
