@@ -173,8 +173,8 @@ def test_qemu_refuses_to_save_exactly_what_we_call_unsaveable(words, image, tmp_
         saved_and_restored(spec, image, tmp_path)
 
 
-@pytest.mark.parametrize("arch", [name for name, row in ARCHES.items() if not row.is_tried])
-def test_qemu_takes_the_command_line_of_architectures_nobody_has_booted(arch, started, tmp_path):
+@pytest.mark.parametrize("arch", [name for name in ARCHES if name != "x86_64"])
+def test_qemu_takes_the_command_line_of_other_architectures(arch, started, tmp_path):
     """The disks it can have, its own console, and Ignition delivered the way its CoreOS looks for it."""
     row = ARCHES[arch]
     if not shutil.which(row.program):

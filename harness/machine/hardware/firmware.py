@@ -31,7 +31,7 @@ def _files(folder: str, code: str, variables: str) -> FirmwareFiles:
     return FirmwareFiles(Path(folder, code), Path(folder, variables))
 
 
-# Debian first, then Fedora and RHEL. Tried: x86_64 on Debian.
+# Debian first, then Fedora and RHEL. Tried: x86_64 and aarch64 on Debian.
 PLACES: Mapping[tuple[str, Firmware], tuple[FirmwareFiles, ...]] = {
     ("x86_64", "uefi"): (
         _files("/usr/share/OVMF", "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),

@@ -1,4 +1,4 @@
-"""A TPM 2.0 as QEMU attaches it: by architecture, for an emulator runs behind all of them (tried on x86_64 only)."""
+"""A TPM 2.0 as QEMU attaches it: by architecture, before the same emulator (tried on x86_64 and aarch64)."""
 
 from __future__ import annotations
 
