@@ -200,14 +200,13 @@ def test_an_esp_as_images_are_shipped_with_boots(tpm, tmp_path, own_store):
 @needs_signed_loaders
 @pytest.mark.boot
 def test_signed_grub_boots_the_kernel_that_a_boot_entry_means(tmp_path, own_store, guest_kernel):
-    """Of two deployments the chosen entry decides: its options, and the kernel in the folder that its ostree= names."""
+    """The newest of two deployments decides: its entry's options, the kernel in the folder that its ostree= names."""
     boot = {"grub2/grub.cfg": REFERENCE_CONFIG.read_bytes()}
     for number, checksum, kernel in ((1, "a" * 64, b"no kernel at all"), (2, "b" * 64, guest_kernel.read_bytes())):
         options = f"rw $ignition_firstboot ostree=/ostree/boot.1/small/{checksum}/0 console=ttyS0 proof={number}"
         folder = f"ostree/small-{checksum}"
         entry = f"title Small {number}\nversion {number}\noptions {options}\nlinux /{folder}/vmlinuz-6.1\n"
         boot |= {f"loader/entries/ostree-{number}-small.conf": entry.encode(), f"{folder}/vmlinuz-6.1": kernel}
-    boot["grub2/user.cfg"] = b"set default=1\n"
     boot["ignition.firstboot"] = b"set ignition_network_kcmdline='ip=dhcp'\n"
     sign_boot(esp_disk(tmp_path, {LOADER: b"MZ"}, boot), tmp_path / "signed.raw")
     with started(tmp_path / "signed.raw", SECURE, own_store, tmp_path) as parts:

@@ -35,9 +35,6 @@ set prefix=($root)/grub2
 """
 # What the image's grub.cfg does with each entry, and what is done instead.
 READING: Final = """\
-for entry in /loader/entries/*.conf; do
-    set entries="$entry $entries"
-done
 for entry in $entries; do
     source "$entry"
     menuentry "$bls_title" "$bls_linux" "$bls_initrd" "$bls_options" {
@@ -50,12 +47,9 @@ done
 READING_SIGNED: Final = """\
 # `linux` and `initrd` are built in and hide the functions above: they find nothing on the ESP, and say so. The folder
 # that ostree= names holds one kernel and one initramfs.
-for entry in ($boot)/loader/entries/*.conf; do
-    set entries="$entry $entries"
-done
 for entry in $entries; do
     set root=$esp
-    source "$entry"
+    source "($boot)$entry"
     set root=$boot
     regexp --set 1:bls_stateroot --set 2:bls_checksum "ostree=/ostree/boot[.][01]/([^/]+)/([0-9a-f]+)/" "$bls_options"
     for file in /ostree/$bls_stateroot-$bls_checksum/vmlinuz*; do set bls_linux="$file"; done
