@@ -31,6 +31,11 @@ COMMANDS = {
     "fetch": ("harness.commands.fetch", "fetch", "Download an image and verify it."),
     "ignition": ("harness.commands.ignition", "ignition", "Check Ignition configs."),
     "inspect": ("harness.commands.inspect", "inspect", "Show what is inside an image, without booting it."),
+    "prestage": (
+        "harness.commands.prestage.group",
+        "prestage",
+        "Put a release's images on a disk that needs no network.",
+    ),
     "recipe": ("harness.commands.recipe", "recipe", "Look into recipes."),
     "rehydrate": ("harness.commands.rehydrate", "rehydrate", "Make images again from their recipes."),
     "shell": ("harness.commands.shell", "shell", "Open a shell in a fresh guest of an image."),

@@ -1,0 +1,39 @@
+"""`harness prestage`: only dispatches. One module a verb beside this one, imported when its verb is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+# Verb -> its module, the name there, and the line `harness prestage --help` shows.
+VERBS = {
+    "list": ("harness.commands.prestage.list", "list_images", "Check lists of images, and say what goes where."),
+}
+
+
+class Verbs(click.Group):
+    """A group that knows the names of its verbs and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        module, name, _ = VERBS[cmd_name]
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, VERBS[verb][2]) for verb in sorted(VERBS)])
+
+
+@click.group(cls=Verbs)
+def prestage() -> None:
+    """Put the container images of a release on a disk, so that it installs without a network.
+
+    An image is needed in one stage or in both: `discovery` (the live system that registers the host) and `install`
+    (the installed system).
+    """
