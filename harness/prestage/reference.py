@@ -14,9 +14,9 @@ from harness.containers.registry import LONGEST_REFERENCE, REFERENCE
 from harness.errors import BadInput
 
 LONGEST_ARCHIVE = 240  # bytes of a stem: a file name has 255, of which the ending and our own marks take a few
-ARCHIVE_NAME = re.compile(r"(?P<name>\S+?)(?P<mark>@sha256)?_(?P<rest>[\w.-]+?)\.(?:tgz|tar\.gz|gz|tar)", re.ASCII)
+ENDINGS = (".tgz", ".tar.gz", ".tar", ".gz")  # of archives; the longer ones first
 DIGEST_HEX = re.compile(r"[0-9a-f]{64}")
-SHOWN = 120  # characters of what is wrong
+SHOWN = 160  # characters of what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +68,26 @@ class Reference:
         return f"{self.name}{self._version}"
 
 
+def is_archive_name(text: str) -> bool:
+    """Whether a text is what an archive is called (`...@sha256_<hex>.tgz`): no pull spec ends or is written so."""
+    return text.endswith(ENDINGS) or "@sha256_" in text
+
+
 def meant_by(text: str) -> Reference | None:
-    """The pull spec of which somebody wrote the archive's name (`...@sha256_<hex>.tgz`); None for anything else."""
-    match = ARCHIVE_NAME.fullmatch(text) if len(text) <= LONGEST_REFERENCE else None
-    if match is None:
-        return None
+    """The pull spec that became the name of an archive; None where that cannot be told."""
+    stem = next((text.removesuffix(ending) for ending in ENDINGS if text.endswith(ending)), text)
+    name, mark, version = stem.partition("@sha256_")
+    if not mark:
+        name, _, version = stem.rpartition("_")
     try:
-        return Reference.parse(f"{match['name']}{match['mark'] or ''}:{match['rest']}")
+        return Reference.parse(f"{name}@sha256:{version}" if mark else f"{name}:{version}")
     except BadInput:
         return None
 
 
 def _complaint(text: str) -> tuple[str, str]:
     """What is wrong with a text that is no pull spec, and what to do."""
-    example = "as quay.io/me/image@sha256:<64 hex digits> or quay.io/me/image:tag"
+    example = "as quay.io/me/image@sha256:<64 hex digits> or :tag"
     if not text:
         return "is empty", example
     if len(text) > LONGEST_REFERENCE:
@@ -93,7 +99,7 @@ def _complaint(text: str) -> tuple[str, str]:
         problem = _digest_problem(digest)
         if problem:
             return problem, "copy the pull spec again"
-    if name.count("/") == 0 or REFERENCE.fullmatch(f"quay.io/{name}{':x' * (':' not in name)}"):
+    if name.count("/") == 0 or REFERENCE.fullmatch(f"quay.io/{name}"):
         return "names no registry", example
     if name != name.lower() and REFERENCE.fullmatch(name.lower()):
         return "has capital letters in its name", "registries want lower case"
