@@ -8,6 +8,7 @@ import click
 
 # Verb -> its module, the name there, and the line `harness prestage --help` shows.
 VERBS = {
+    "lint": ("harness.commands.prestage.lint", "lint", "Find what is known to go wrong in configs of others."),
     "list": ("harness.commands.prestage.list", "list_images", "Check lists of images, and say what goes where."),
 }
 
