@@ -84,6 +84,7 @@ def harness() -> None:
       harness dehydrate fcos-* -o fcos-41    a family of images as one and small recipes
       harness rehydrate fcos-41 --all        all of them again, bit for bit
       harness ignition validate host.ign     what Ignition would say, and where
+      harness prestage list release.json     which images a release needs, and when
 
     The checks themselves are tests:
 

@@ -25,7 +25,7 @@ SPECIAL_KEPT_SINCE = (3, 6)  # older specifications ignore these bits
 DISCOVERY_SPEC: Version = (3, 1)
 POINTER_SPECS: tuple[tuple[Release, Version], ...] = (((4, 7), (3, 2)), ((4, 6), (3, 1)))  # from this release on
 TWICE = re.compile(r"\s*(\S+)\s+\1(?:\s|$)")
-DIFFERENCES = 3  # told of a patch; the rest is counted
+DIFFERENCES = 5  # told of a patch; the rest is counted
 
 
 def invalid(subject: Subject, _: Context) -> Iterator[Spot]:
