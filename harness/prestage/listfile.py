@@ -14,10 +14,10 @@ from harness.prestage.problem import Problem
 from harness.prestage.reference import Reference, is_archive_name, meant_by
 from harness.prestage.releasejson import json_entries
 from harness.prestage.stages import BOTH, DISCOVERY, Stages, is_agent, stages_of
-from harness.prestage.textlist import is_mapping, mapping_entries, plain_entries
+from harness.prestage.textlist import MOST_LINES, is_mapping, mapping_entries, plain_entries
 
-SIZE_LIMIT = 16 * 2**20  # bytes; oc adm release info -o json has less than one million
-MOST_IMAGES = 10_000  # of a list; a release with all its operators has some hundreds
+SIZE_LIMIT = 4 * 2**20  # bytes; oc adm release info -o json has less than one million
+MOST_IMAGES = 5_000  # of a list; a release with all its operators has some hundreds
 MOST_OF_DISCOVERY = 64  # images: real lists of that stage have 2 to 20, those of a release 160 and more
 COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
 
@@ -56,6 +56,8 @@ def read_text(text: str, file: str, kind: ListKind | None = None) -> ListFile:
     if text.lstrip()[:1] in {"{", "["}:
         recognised: ListKind = "json"
         rows, problems = _rows(json_entries(text, file), file)
+    elif text.count("\n") > MOST_LINES:
+        raise BadInput(f"has more than {MOST_LINES:,} lines", where=file, next_step="is it a list of images?")
     elif is_mapping(text):
         recognised = "mapping"
         rows, problems = _rows(mapping_entries(text), file)

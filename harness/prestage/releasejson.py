@@ -16,6 +16,7 @@ from harness.prestage.entry import Entry
 from harness.prestage.problem import Problem
 
 MOST_VALUES = 200_000  # a real release has 20,000
+LONGEST_TEXT = 65_536  # characters of one value
 SHOWN = 60
 
 
@@ -51,6 +52,8 @@ def json_entries(text: str, where: str) -> Iterator[Entry | Problem]:
 def _parsed(text: str, where: str) -> dict[str, Any]:
     if sum(map(text.count, ",[{")) > MOST_VALUES:
         raise BadInput(f"has more than {MOST_VALUES:,} values", where=where, next_step="a release has 20,000")
+    if max(map(len, text.split('"'))) > LONGEST_TEXT:
+        raise BadInput(f"has a value of more than {LONGEST_TEXT:,} characters", where=where)
     try:
         document = json.loads(text, parse_constant=_constant)
     except json.JSONDecodeError as cause:

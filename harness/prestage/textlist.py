@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from harness.prestage.entry import Entry
 from harness.prestage.problem import Problem
 
+MOST_LINES = 100_000  # of a list
 LONGEST_LINE = 4096  # characters; the longest real one has 130
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 OPERATOR = re.compile(r"\d+\.\d+\.[\w.-]*?-(?:x86_64|amd64|aarch64|arm64|ppc64le|s390x|multi)-(?P<name>[\w.-]+)")

@@ -180,8 +180,10 @@ def test_images_with_an_error_are_left_out_and_the_others_told(tmp_path):
         (b'{"a": ' * 50_000, "is not JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON"),
         (b'{"a": [' + b"0," * 300_000 + b"0]}", "has more than 200,000 values"),
-        (f"{ART}:x\n".encode() * 10_001, "has more than 10,000 entries"),
-        (b"\n" * (16 * 2**20 + 1), "is larger than 16,777,216 bytes"),
+        (f"{ART}:x\n".encode() * 5_001, "has more than 5,000 entries"),
+        (b"\n" * 100_001, "has more than 100,000 lines"),
+        (b'{"a": "' + b"x" * 65_537 + b'"}', "has a value of more than 65,536 characters"),
+        (b"\n" * (4 * 2**20 + 1), "is larger than 4,194,304 bytes"),
     ],
 )
 def test_what_is_no_list_is_refused_in_one_line(tmp_path, content, words):
