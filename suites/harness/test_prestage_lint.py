@@ -201,6 +201,54 @@ def test_patch_of_a_mutant_is_caught_inside_its_string(tmp_path, rule):
     assert found(tmp_path, patch_of(mutant)) == [(rule, f"$.ignition_config_override > {path}", line)]
 
 
+LOOP = 'storage:${image}" || rc=1'
+# What looks like a defect and is none.
+INNOCENT = {
+    "command of a shell": changed(
+        *IN_SERVICE, old="ExecStart=", new='ExecStartPre=/bin/sh -c "/usr/local/bin/x || true"\nExecStart='
+    ),
+    "file of the mounted partition": changed(*IN_SERVICE, old="=/usr/local/bin/extract", new="=bash /run/prestage/x"),
+    "program of the system": changed(*IN_SERVICE, old="=/usr/local/bin/extract", new="=/usr/bin/podman load"),
+    "variable that is set again": changed(*IN_SCRIPT, old=LOOP, new='x"; uri=$image; skopeo ${uri} || rc=1'),
+    "status that is looked at": changed(*IN_SCRIPT, old=LOOP, new='${image}"\n    rc=$?; [ $rc = 0 ] || break'),
+    "archive itself is removed": changed(*IN_SCRIPT, old='rm -rf "${name}"', new='rm -rf "${name}" "${name}.tgz"'),
+    "bound without a stop": changed(*IN_MOUNT, old="\n[Mount]", new="BindsTo=extract.service\n[Mount]"),
+}
+
+
+@pytest.mark.parametrize("reason", INNOCENT)
+def test_innocent_config_has_no_finding(tmp_path, reason):
+    assert found(tmp_path, INNOCENT[reason]) == []
+
+
+def test_mount_that_a_path_needs_is_started_by_it(tmp_path):
+    config = changed(*IN_SERVICE, old="Requires=run-prestage.mount\n", new="")
+    config["systemd"]["units"][0]["enabled"] = False
+    assert found(tmp_path, config) == []
+
+
+def test_unit_does_not_start_itself(tmp_path):
+    config = changed(*IN_SERVICE, old="Requires=", new="Wants=extract.service\nRequires=")
+    config["systemd"]["units"][1]["enabled"] = False
+    assert found(tmp_path, config) == [("not-enabled", "$.systemd.units[1].enabled", 0)]
+
+
+def test_script_that_may_fail_does_not_always_succeed(tmp_path):
+    ends = changed(*IN_SCRIPT, old='exit "${rc}"', new="exit 0")
+    assert [rule for rule, _, _ in found(tmp_path, ends)] == ["always-succeeds"]
+    text = SCRIPT.replace('exit "${rc}"', "[ $rc = 0 ] || exit 1\nexit 0")
+    ends["storage"]["files"][0]["contents"]["source"] = data(text)
+    assert found(tmp_path, ends) == []
+    ends["storage"]["files"][0]["contents"]["source"] = data(SCRIPT.replace('exit "${rc}"', "set -e\nexit 0"))
+    assert found(tmp_path, ends) == []
+
+
+def test_loop_may_use_the_variable_of_the_loop_around_it(tmp_path):
+    nested = "for n in 1 2 3; do\n    for image in a b; do\n        skopeo copy $image $n\n    done\ndone\n"
+    config = changed(*IN_SCRIPT, old="rc=0\n", new=f"rc=0\n{nested}")
+    assert found(tmp_path, config) == []
+
+
 def test_patch_of_another_config_is_caught_beside_that_config(tmp_path):
     other = changed(*FILES, 0, "mode", to=0o555)
     assert found(tmp_path, CLEAN, patch_of(other)) == [("patch-differs", "$.ignition_config_override > $", 0)]

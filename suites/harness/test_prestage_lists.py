@@ -53,9 +53,9 @@ def told(checked):
 
 
 def test_plain_list_of_a_release_is_for_the_installation(tmp_path):
-    checked = check_lists([written(tmp_path, "ocp", art(1), "# a comment", "", f"  {art(2)} \t# why")])
-    assert stages(checked.images) == {art(1): "install", art(2): "install"}
-    assert [each.line for each in checked.images.images] == [1, 4]
+    checked = check_lists([written(tmp_path, "ocp", art(1), "# a comment", "", f"  {art(2)} \t# why", f"{art(3)}#why")])
+    assert stages(checked.images) == {art(1): "install", art(2): "install", art(3): "install"}
+    assert [each.line for each in checked.images.images] == [1, 4, 5]
     assert told(checked) == [("no-discovery", 0)]
 
 
@@ -69,6 +69,12 @@ def test_list_that_names_an_agent_is_of_discovery(tmp_path):
         f"{AGENT}:1": "discovery",
         f"{REPORTER}:1": "discovery+install",
     }
+
+
+def test_list_of_a_whole_release_is_none_of_discovery_though_it_names_an_agent(tmp_path):
+    checked = check_lists([written(tmp_path, "all", *map(art, range(160)), f"{AGENT}:1")])
+    assert checked.kinds[0][1] == "release"
+    assert Counter(stages(checked.images).values()) == {"install": 160, "discovery": 1}
 
 
 def test_list_given_for_discovery_tells_the_stages_of_a_release(tmp_path):
