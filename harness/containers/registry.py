@@ -13,19 +13,18 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.containers.artifact import TYPE_OF_SET, is_layout, pack, read_artifact, unpack
 from harness.containers.manifest import LARGEST_MANIFEST, Artifact, blamed, read_manifest
+from harness.containers.skopeo import SLACK, complaint
 from harness.deadline import Deadline
-from harness.errors import BadInput, DamagedArtifact, HarnessError, RegistryFailed, StoreError, ToolFailed
+from harness.errors import BadInput, StoreError, ToolFailed
 from harness.tools import find_tool, run
 
 PATIENCE = 6 * 3600.0  # seconds for a whole set
 ASKING = 120.0  # seconds for a manifest
 TRIES = 2  # more than one, where skopeo thinks that it may help
-SLACK = 64 * 2**20  # bytes that skopeo may write beyond the largest file: its cache
 LONGEST_REFERENCE = 512
 
 # The grammar of references (distribution, reference.go), with a registry that is named: `images:1` alone would
@@ -34,48 +33,6 @@ _HOST = r"(?P<host>(?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+(?::\d+)?|[A-Za-z0-9-]+:\d+|
 _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 REFERENCE = re.compile(
     rf"(?P<name>{_HOST}(?:/{_PART})+)(?::(?P<tag>\w[\w.-]{{0,127}}))?(?:@(?P<digest>sha256:[0-9a-f]{{64}}))?", re.ASCII
-)
-LOG_LINE = re.compile(r'time="[^"]*" level=\w+ msg="(?P<message>(?:[^"\\]|\\.)*)"')
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """What skopeo says (in lower case), and how we say it."""
-
-    mark: str
-    kind: type[HarnessError]
-    what: str
-    next_step: str
-
-
-CAUSES = (
-    Cause("digest did not match", DamagedArtifact, "a file is not what its manifest says", "push it again"),
-    Cause("file too large", DamagedArtifact, "a file is larger than its manifest says", "push it again"),
-    Cause("no space left on device", StoreError, "does not fit on this disk", "make room"),
-    Cause("policy.json", RegistryFailed, "may not be copied by this host's /etc/containers/policy.json", "look there"),
-    Cause("no such host", RegistryFailed, "there is no such host", "check the name"),
-    Cause("connection refused", RegistryFailed, "nobody listens there", "check host and port"),
-    Cause("http response to https client", RegistryFailed, "speaks plain HTTP", "say --insecure if that is meant"),
-    Cause(
-        "x509:",
-        RegistryFailed,
-        "has a certificate that this host does not trust",
-        "put its authority into /etc/containers/certs.d/HOST:PORT/ca.crt",
-    ),
-    Cause("unauthorized", RegistryFailed, "does not know us", "skopeo login, or give a file with --authfile"),
-    Cause("authentication required", RegistryFailed, "does not know us", "skopeo login, or --authfile"),
-    Cause(
-        "resource is denied",
-        RegistryFailed,
-        "does not let us do this",
-        "skopeo login as somebody who may, or --authfile",
-    ),
-    Cause("toomanyrequests", RegistryFailed, "has had too many requests from us", "try again later"),
-    Cause("manifest unknown", RegistryFailed, "is not there", "check name and tag: skopeo list-tags"),
-    Cause("name unknown", RegistryFailed, "is not there", "check the name"),
-    Cause("404 (not found)", RegistryFailed, "is not all there", "check host and name; push it again"),
-    Cause("ran longer than", RegistryFailed, "does not answer in time", "try again later"),
-    Cause("i/o timeout", RegistryFailed, "does not answer", "check host, port and proxy"),
 )
 
 
@@ -186,9 +143,4 @@ def _skopeo(argv: Sequence[str], reference: str, deadline: Deadline, *, cwd: Pat
     try:
         return run(argv, cwd=cwd, timeout=deadline.left)
     except ToolFailed as failed:
-        said = failed.what.lower()
-        for cause in CAUSES:
-            if cause.mark in said:
-                raise cause.kind(cause.what, where=reference, next_step=cause.next_step) from failed
-        lines = [match["message"] for match in LOG_LINE.finditer(failed.what)] or [failed.what]
-        raise RegistryFailed(f"skopeo gave up: {lines[-1][:1000]}", where=reference) from failed
+        raise complaint(failed, reference) from failed
