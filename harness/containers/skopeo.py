@@ -116,18 +116,21 @@ class Access:
 
 
 class Skopeo:
-    """Runs skopeo in as many threads as like to call; `stop` ends them all and lets none begin."""
+    """Runs skopeo in as many threads as like to call; `stop` ends them all and lets none begin.
 
-    def __init__(self, access: Access) -> None:
+    `patience` is how many seconds may pass without a byte.
+    """
+
+    def __init__(self, access: Access, patience: float = STALLED) -> None:
         self.stopping = threading.Event()
-        self._access = access
+        self._access, self._patience = access, patience
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
-    def manifest(self, reference: str, seconds: float = STALLED) -> bytes:
+    def manifest(self, reference: str) -> bytes:
         """The manifest of `host/name:tag` or `host/name@digest` as the registry has it. Raises ToolFailed."""
         argv = [*self._access.before(), "inspect", "--raw", *self._access.of_source(), f"docker://{reference}"]
-        return self._run(argv, limit=SLACK, seconds=seconds)
+        return self._run(argv, limit=SLACK)
 
     def copy(
         self, reference: str, folder: Path, *, with_all: bool, largest: int, look: Callable[[], int] = lambda: 0
@@ -158,9 +161,7 @@ class Skopeo:
         if self.stopping.is_set():
             raise Stopped
 
-    def _run(
-        self, argv: Sequence[str], *, limit: int, seconds: float = STALLED, look: Callable[[], int] = lambda: 0
-    ) -> bytes:
+    def _run(self, argv: Sequence[str], *, limit: int, look: Callable[[], int] = lambda: 0) -> bytes:
         bounded = [find_tool("prlimit"), f"--fsize={limit}", "--", find_tool("skopeo"), *argv]
         with self._lock:
             self.check()
@@ -173,7 +174,7 @@ class Skopeo:
             )
             self._running.add(process)
         try:
-            out, words = self._waited(process, seconds, look)
+            out, words = self._waited(process, look)
         finally:
             with self._lock:
                 self._running.discard(process)
@@ -185,7 +186,7 @@ class Skopeo:
             raise ToolFailed(" | ".join(said.splitlines()))
         return out
 
-    def _waited(self, process: subprocess.Popen[bytes], seconds: float, look: Callable[[], int]) -> tuple[bytes, bytes]:
+    def _waited(self, process: subprocess.Popen[bytes], look: Callable[[], int]) -> tuple[bytes, bytes]:
         seen, since = -1, time.monotonic()
         while True:
             try:
@@ -193,10 +194,10 @@ class Skopeo:
             except subprocess.TimeoutExpired:
                 if (now := look()) != seen:
                     seen, since = now, time.monotonic()
-                if time.monotonic() - since > seconds:
+                if time.monotonic() - since > self._patience:
                     process.kill()
                     process.communicate()
-                    raise ToolFailed(f"i/o timeout: no byte came for {seconds:.0f} s") from None
+                    raise ToolFailed(f"i/o timeout: no byte came for {self._patience:.0f} s") from None
 
 
 def complaint(failed: ToolFailed, reference: str) -> HarnessError:

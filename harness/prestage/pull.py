@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class Watch:
-    """Hears how a pull goes on, in any thread; does nothing. Sizes are bytes."""
+    """Hears how a pull goes on, from one thread at a time; does nothing. Sizes are bytes."""
 
     def begun(self, *, total: int, kept: int, size: int) -> None:
         """Of `total` archives `kept` are there already; the others will have `size` together."""
@@ -140,7 +140,7 @@ class _Pull:
             name = archive_name(reference)
             check = check_archive(FolderFiles(self._folder), f"/{name}", reference)
             if not check.is_whole:
-                self._watch.said(reference, f"its archive is not whole and is pulled again: {check.findings[0]}")
+                self._say(reference, f"its archive is not whole and is pulled again: {check.findings[0]}")
                 return None
             with self._lock:
                 done = self._journal.note(
@@ -169,7 +169,7 @@ class _Pull:
         def look() -> int:
             nonlocal seen
             now = _bytes_in(place / "dir")
-            self._watch.moved(now - seen)
+            self._moved(now - seen)
             seen = now
             return now
 
@@ -182,7 +182,7 @@ class _Pull:
             archived = self._archive(wanted, place)
         finally:
             shutil.rmtree(place, ignore_errors=True)
-        self._watch.moved(wanted.size - seen)
+        self._moved(wanted.size - seen)
         with self._lock:
             name = archive_name(reference)
             self._finished[name] = self._journal.note(
@@ -239,7 +239,15 @@ class _Pull:
         return [future.result() for future in futures]
 
     def _tell_retry(self, reference: Reference, why: str, pause: float) -> None:
-        self._watch.said(reference, f"{why}; again in {pause:.0f} s")
+        self._say(reference, f"{why}; again in {pause:.0f} s")
+
+    def _say(self, reference: Reference, what: str) -> None:
+        with self._lock:
+            self._watch.said(reference, what)
+
+    def _moved(self, size: int) -> None:
+        with self._lock:
+            self._watch.moved(size)
 
 
 def _failure(future: Future[Result]) -> list[HarnessError]:

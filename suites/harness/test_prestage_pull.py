@@ -1,79 +1,27 @@
 """Pulling a release's images from a real registry: each once, each verified, and on from where it stopped."""
 
 import contextlib
-import http.client
-import http.server
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from fixtures.release import DISCOVERY_TAGS, mirrored
+from fixtures.release import DISCOVERY_TAGS
 from harness.containers.folder import FolderFiles
-from harness.containers.skopeo import Access, complaint, may_pass
-from harness.errors import BadInput, DamagedArtifact, RegistryFailed, StoreError, ToolFailed
+from harness.errors import BadInput, StoreError
 from harness.prestage import pull as pulling
 from harness.prestage.archive_check import check_archive
 from harness.prestage.folder import archive_name, read_folder
-from harness.prestage.lists import ImageList, Listed, Stage
-from harness.prestage.pull import Options, Watch, pull
-from harness.prestage.reference import Reference
+from harness.prestage.lists import ImageList, Stage
+from harness.prestage.pull import pull
 from harness.prestage.verify import verify
-from harness.prestage.wanted import Retries
-
-QUICK = Retries(times=3, first=0.05)
-SOON = 120  # seconds
-
-
-@dataclass
-class Heard(Watch):
-    """All that was said during a pull."""
-
-    lines: list = field(default_factory=list)
-    archives: list = field(default_factory=list)
-    bytes: int = 0
-    expected: int = 0
-
-    def begun(self, *, total, kept, size):  # noqa: ARG002 - Watch's signature
-        self.expected = size
-
-    def moved(self, size):
-        self.bytes += size
-
-    def done(self, number, total, reference, size):  # noqa: ARG002
-        self.archives.append((number, total))
-
-    def said(self, reference, what):  # noqa: ARG002
-        self.lines.append(what)
-
-
-def listed(*references):
-    both = frozenset(Stage)
-    return ImageList(tuple(Listed(Reference.parse(str(each)), both) for each in references))
-
-
-def some(release, count):
-    """The first images that both stages need, and as many by tag."""
-    digests = [each.reference for each in release.images.images if each.reference.digest][:count]
-    return listed(*digests, *DISCOVERY_TAGS[: max(1, count // 3)])
-
-
-def options(release, **more):
-    return Options(access=release.access, **{"retries": QUICK, **more})
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+from suites.harness.small_pull import SOON, Heard, listed, names, options, some
 
 
 def hidden_and_scratch(folder):
@@ -200,175 +148,6 @@ def children_of(folder):
     return found
 
 
-@dataclass
-class Proxy:
-    """Stands before a registry and answers some requests itself: `moods` are status codes, 0 for a cut connection."""
-
-    address: str = ""
-    moods: list = field(default_factory=list)
-    only: str = ""  # a part of the paths that are answered so
-    seen: Counter = field(default_factory=Counter)
-
-
-@pytest.fixture
-def proxy(release_registry):
-    made = Proxy()
-    lock = threading.Lock()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self):
-            with lock:
-                is_odd = made.moods and made.only in self.path and self.path != "/v2/"
-                mood = made.moods.pop(0) if is_odd else None
-                made.seen[mood] += 1
-            if mood == 0:
-                self.connection.close()
-            elif mood:
-                self.answer(mood, b"{}", {})
-            else:
-                self.pass_on()
-
-        do_HEAD = do_GET  # noqa: N815 - http.server's name
-
-        def pass_on(self):
-            connection = http.client.HTTPConnection(release_registry.registry.address)
-            headers = {name: value for name, value in self.headers.items() if name != "Host"}
-            connection.request(self.command, self.path, headers=headers)
-            reply = connection.getresponse()
-            kept = {"Content-Type", "Docker-Content-Digest", "Docker-Distribution-Api-Version"}
-            self.answer(reply.status, reply.read(), {name: value for name, value in reply.getheaders() if name in kept})
-            connection.close()
-
-        def answer(self, status, body, headers):
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made.address = f"127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield made
-        server.shutdown()
-        thread.join()
-
-
-def through(proxy, folder):
-    """Access by the proxy alone."""
-    conf = folder / "proxy.conf"
-    conf.write_text(f'[[registry]]\nprefix = "quay.io"\nlocation = "{proxy.address}/quay.io"\ninsecure = true\n')
-    return Access(registries_conf=conf)
-
-
-@pytest.mark.parametrize(
-    "mood, part", [(503, "/manifests/"), (503, "/blobs/"), (500, "/blobs/"), (0, "/blobs/"), (0, "/manifests/")]
-)
-def test_a_registry_in_a_bad_mood_is_asked_again(proxy, release_registry, tmp_path, mood, part):
-    proxy.moods, proxy.only = [mood, mood], part
-    heard = Heard()
-    images = listed(release_registry.images.images[1].reference)
-    done = pull(images, tmp_path / "images", Options(through(proxy, tmp_path), retries=QUICK), heard)
-    assert (done.pulled, proxy.seen[mood], heard.bytes) == (1, 2, heard.expected)
-    assert heard.lines or mood == 0  # Go's client asks again by itself where a connection is cut at once
-    assert all("again in 0 s" in line for line in heard.lines)
-
-
-def test_patience_with_a_registry_has_an_end(proxy, release_registry, tmp_path):
-    proxy.moods = [503] * 100
-    heard = Heard()
-    with pytest.raises(RegistryFailed, match="503"):
-        pull(
-            listed(release_registry.images.images[1].reference),
-            tmp_path / "images",
-            Options(through(proxy, tmp_path), retries=QUICK),
-            heard,
-        )
-    assert len(heard.lines) == QUICK.times
-
-
-@pytest.mark.parametrize("status, words", [(401, "does not know us"), (403, "quay.io/"), (404, "quay.io/")])
-def test_what_will_not_pass_is_not_tried_again(proxy, release_registry, tmp_path, status, words):
-    proxy.moods = [status] * 100
-    heard = Heard()
-    with pytest.raises(RegistryFailed, match=words):
-        pull(
-            listed(release_registry.images.images[1].reference),
-            tmp_path / "images",
-            Options(through(proxy, tmp_path), retries=QUICK),
-            heard,
-        )
-    assert heard.lines == []
-    assert names(tmp_path / "images") == [".pulled.jsonl"]
-
-
-@pytest.mark.parametrize(
-    "said, passes",
-    [
-        ("received unexpected HTTP status: 503 Service Unavailable", True),
-        ("Invalid status code returned when fetching blob 502 (Bad Gateway)", True),
-        ("dial tcp 127.0.0.1:1: connect: connection refused", True),
-        ("read tcp 1.2.3.4:5: read: connection reset by peer", True),
-        ("net/http: TLS handshake timeout", True),
-        ("unexpected EOF", True),
-        ("toomanyrequests: slow down", True),
-        ("dial tcp: lookup quay.io: Temporary failure in name resolution", True),
-        ("dial tcp: lookup nowhere: no such host", False),
-        ("unauthorized: access to the requested resource is not authorized", False),
-        ("requested access to the resource is denied", False),
-        ("reading manifest 1: manifest unknown", False),
-        ("Digest did not match, expected sha256:1, got sha256:2", False),
-        ("x509: certificate signed by unknown authority", False),
-        ("http: server gave HTTP response to HTTPS client", False),
-        ("write /x: no space left on device", False),
-        ("write /x: file too large", False),
-        ("Digest did not match; unexpected EOF", False),
-    ],
-)
-def test_what_may_pass_is_told_from_what_will_not(said, passes):
-    assert may_pass(ToolFailed(said)) is passes
-    assert said[:20] not in str(complaint(ToolFailed(said), "quay.io/x:1")) or passes
-
-
-def test_an_image_that_is_not_there_is_told_before_anything_is_pulled(release_registry, tmp_path):
-    images = some(release_registry, 3).images
-    absent = f"quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:{'0' * 64}"
-    with pytest.raises(RegistryFailed, match=r"1 of 5 images failed: .*0000: is not there") as caught:
-        pull(listed(*(each.reference for each in images), absent), tmp_path / "images", options(release_registry))
-    assert "\n" not in str(caught.value)
-    assert names(tmp_path / "images") == [".pulled.jsonl"]
-
-
-def test_a_registry_with_accounts_gives_to_those_it_knows(guarded_registry, release_registry, tmp_path):
-    reference = Reference.parse(DISCOVERY_TAGS[0])
-    right = guarded_registry.authfile(tmp_path / "right.json", "harness")
-    copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false", "--dest-authfile", right]
-    source = f"docker://{release_registry.registry.address}/{reference}"
-    subprocess.run([*copy, source, f"docker://{guarded_registry.address}/{reference}"], check=True)
-    wanted = listed(f"{guarded_registry.address}/{reference}")
-    wrong = guarded_registry.authfile(tmp_path / "wrong.json", "harness", password="guessed")
-    for authfile in (None, wrong):
-        with pytest.raises(RegistryFailed, match="does not know us"):
-            pull(wanted, tmp_path / "images", Options(Access(authfile, tls_verify=False), retries=QUICK))
-    pull(wanted, tmp_path / "images", Options(Access(right, tls_verify=False), retries=QUICK))
-    assert all(each.is_whole for each in verify(tmp_path / "images"))
-
-
-def test_files_for_skopeo_that_are_not_there_are_told(release_registry, tmp_path):
-    nowhere = tmp_path / "nowhere"
-    for access in (Access(authfile=nowhere), Access(cert_dir=nowhere), Access(registries_conf=nowhere)):
-        with pytest.raises(BadInput, match="nowhere: is"):
-            pull(some(release_registry, 1), tmp_path / "images", Options(access))
-    assert not (tmp_path / "images").exists()
-
-
 def test_of_a_list_by_tag_one_image_or_all_are_pulled(release_registry, tmp_path):
     images = listed(release_registry.multi)
     name = archive_name(release_registry.multi)
@@ -423,58 +202,6 @@ def test_archives_of_no_listed_image_are_told_and_removed_on_request(release_reg
     assert all(each.is_whole for each in verify(folder))
 
 
-@pytest.mark.parametrize(
-    "tamper",
-    [lambda data: b"X" + data[1:], lambda data: data[:-1], lambda data: data + bytes(100 * 2**20), None],
-    ids=["other bytes", "cut", "endless", "gone"],
-)
-def test_a_blob_that_is_not_what_its_manifest_says_becomes_no_archive(release_registry, tmp_path, tamper):
-    reference = next(each.reference for each in release_registry.images.images if each.reference.digest)
-    manifest = json.loads(release_registry.registry.blob(reference.digest).read_bytes())
-    stored = release_registry.registry.blob(manifest["layers"][-1]["digest"])
-    honest = stored.read_bytes()
-    try:
-        if tamper:
-            stored.write_bytes(tamper(honest))
-        else:
-            stored.unlink()
-        with pytest.raises((DamagedArtifact, RegistryFailed)) as caught:
-            pull(listed(reference), tmp_path / "images", options(release_registry))
-    finally:
-        stored.write_bytes(honest)
-    assert str(reference) in str(caught.value)
-    assert names(tmp_path / "images") == [".pulled.jsonl"]
-
-
-def test_a_manifest_that_is_not_what_it_is_called_by_is_refused(release_registry, tmp_path):
-    reference = next(each.reference for each in release_registry.images.images if each.reference.digest)
-    stored = release_registry.registry.blob(reference.digest)
-    honest = stored.read_bytes()
-    try:
-        stored.write_bytes(honest.replace(b"schemaVersion", b"schemaversion"))
-        with pytest.raises((DamagedArtifact, RegistryFailed)):
-            pull(listed(reference), tmp_path / "images", options(release_registry))
-    finally:
-        stored.write_bytes(honest)
-    assert names(tmp_path / "images") == [".pulled.jsonl"]
-
-
-def test_what_one_image_lacks_keeps_no_other_from_being_pulled(release_registry, tmp_path):
-    images = some(release_registry, 6)
-    bad = next(each.reference for each in images.images if each.reference.digest)
-    manifest = json.loads(release_registry.registry.blob(bad.digest).read_bytes())
-    stored = release_registry.registry.blob(manifest["layers"][-1]["digest"])
-    honest = stored.read_bytes()
-    try:
-        stored.write_bytes(b"X" + honest[1:])
-        with pytest.raises(DamagedArtifact, match="1 of 8 images failed"):
-            pull(images, tmp_path / "images", options(release_registry))
-    finally:
-        stored.write_bytes(honest)
-    assert len(list((tmp_path / "images").glob("*.tgz"))) == 7
-    assert pull(images, tmp_path / "images", options(release_registry)).pulled == 1
-
-
 def test_no_room_is_told_before_anything_is_pulled(release_registry, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(pulling.shutil, "disk_usage", lambda _: usage._replace(free=1000))
@@ -499,7 +226,3 @@ def test_two_pulls_do_not_fill_one_folder_at_once(release_registry, tmp_path):
         pytest.raises(BadInput, match="is being filled by another pull"),
     ):
         pull(some(release_registry, 1), tmp_path / "images", options(release_registry))
-
-
-def test_mirrors_are_asked_first(release_registry):
-    assert mirrored("quay.io", "127.0.0.1:1").count("127.0.0.1:1") == 2

@@ -1,5 +1,6 @@
 """A prestage folder, on this host or on a disk, judged as a whole: complete, without strangers, each archive whole."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,6 +8,8 @@ import subprocess
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from harness.cli import harness
 from harness.containers.folder import FolderFiles
@@ -48,6 +51,21 @@ def folder(tmp_path):
 
 def wrong(place, **more):
     return [str(finding) for each in verify(place, **more) for finding in each.findings]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["ai-images.txt", "ocp-images.txt", "mapping.txt", "digests.txt", "SHA256SUMS"]),
+    data=st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    is_added=st.booleans(),
+)
+def test_no_text_file_brings_anything_but_words(folder, name, data, is_added):
+    path = folder / name
+    honest = path.read_bytes()
+    path.write_bytes(honest + data if is_added else data)
+    with contextlib.suppress(HarnessError):
+        wrong(folder)
+    path.write_bytes(honest)
 
 
 def said(*arguments):
