@@ -51,6 +51,24 @@ def copy_sparsely(block: Block, target: Path, leave_out: Sequence[Range] = ()) -
     return merged(written)
 
 
+def graft(block: Block, target: Path, offset: int) -> None:
+    """Write what of a block is not zeroes into a raw file that is there, from a place on, where it holds nothing yet.
+
+    Raises BadInput where it cannot be written.
+    """
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for each in data_of(block):
+                for at, piece in _pieces(block, each):
+                    for start, end in _without_zeroes(at, piece):
+                        _write(descriptor, memoryview(piece)[start - at : end - at], offset + start)
+        finally:
+            os.close(descriptor)
+    except OSError as cause:
+        raise BadInput(f"cannot be written: {cause.strerror}", where=str(target)) from cause
+
+
 def data_of(block: Block) -> Iterator[Range]:
     """Where a disk holds data, in order."""
     for offset, length, kind in extents_of(block):
