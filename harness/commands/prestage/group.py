@@ -9,6 +9,7 @@ import click
 # Verb -> its module, the name there, and the line `harness prestage --help` shows.
 VERBS = {
     "lint": ("harness.commands.prestage.lint", "lint", "Find what is known to go wrong in configs of others."),
+    "disk": ("harness.commands.prestage.disk", "disk", "Put a folder of images on a partition at the end of a disk."),
     "list": ("harness.commands.prestage.list", "list_images", "Check lists of images, and say what goes where."),
     "pull": ("harness.commands.prestage.pull", "pull", "Pull images into a folder, verified, where a pull stopped."),
     "verify": ("harness.commands.prestage.verify", "verify", "Say whether a folder or a disk has every image, whole."),
