@@ -31,6 +31,7 @@ COMMANDS = {
     "fetch": ("harness.commands.fetch", "fetch", "Download an image and verify it."),
     "ignition": ("harness.commands.ignition", "ignition", "Check Ignition configs."),
     "inspect": ("harness.commands.inspect", "inspect", "Show what is inside an image, without booting it."),
+    "install": ("harness.commands.install", "install", "Write an image onto a disk, and save partitions of it."),
     "prestage": (
         "harness.commands.prestage.group",
         "prestage",
@@ -83,6 +84,7 @@ def harness() -> None:
       harness verify rhcos.qcow2.gz          is it what was published?
       harness dehydrate fcos-* -o fcos-41    a family of images as one and small recipes
       harness rehydrate fcos-41 --all        all of them again, bit for bit
+      harness install rhcos.qcow2 --onto staged.qcow2 --save-partlabel data -o installed.qcow2
       harness ignition validate host.ign     what Ignition would say, and where
       harness prestage list release.json     which images a release needs, and when
 

@@ -85,7 +85,7 @@ def inject(
     refuse_existing(output, force=force)
     wanted = [read_new_file(each) for each in files]
     if ignition:
-        wanted.append(ignition_file(_config(ignition, judged=not no_validate)))
+        wanted.append(ignition_file(judged_config(ignition, judged=not no_validate)))
     if not wanted:
         raise BadInput("there is nothing to inject", next_step="say --ignition CONFIG or --file SRC:DEST")
     with StageDisplay() as display:
@@ -164,7 +164,7 @@ def grow(image: Path, output: Path, *, form: Form | None, force: bool, size: int
     click.echo(f"image     {output}")
 
 
-def _config(path: Path, *, judged: bool) -> bytes:
+def judged_config(path: Path, *, judged: bool) -> bytes:
     """The exact bytes of a config; warnings go to standard error."""
     if judged:
         config = read_config(path)

@@ -119,7 +119,7 @@ class BlankXfs:
     def _inode_at(self, number: int) -> int:
         block, index = divmod(number, self._inopblock)
         group, within = block >> self.group_log, block & (1 << self.group_log) - 1
-        return self.offset(group, within) + index * int(self.inode_size)
+        return int(self.offset(group, within) + index * self.inode_size)
 
     def _free_records(self, group: int) -> list[tuple[int, int]]:
         agf = self._read(self.offset(group, 0) + self._sector, self._sector)

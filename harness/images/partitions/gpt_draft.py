@@ -141,9 +141,9 @@ def draft_of(block: Block, table: Table) -> GptDraft:
     Raises DamagedImage where no copy can be trusted, or where a partition lies where the backup has to be.
     """
     header = _trusted(block, table)
-    if header.entries_lba * table.sector_size + len(header.entries) > header.first_usable_lba * table.sector_size:
+    entries_lba = header.entries_lba if header.lba == 1 else 2  # a backup does not say where the primary's are
+    if entries_lba * table.sector_size + len(header.entries) > header.first_usable_lba * table.sector_size:
         raise DamagedImage("the entries of its GPT lie among the partitions", where=block.name)
-    entries_lba = header.entries_lba if header.lba == 1 else 2
     draft = GptDraft(
         sector_size=table.sector_size,
         sectors=block.size // table.sector_size,
