@@ -27,7 +27,7 @@ from harness.images.ranges import Range, shared
 from harness.images.source import Image, open_image
 from harness.prestage.contents import Contents, Digests, read_contents
 from harness.prestage.ext4 import make_ext4
-from harness.prestage.filesystem import Counting, Kind, Made, Site
+from harness.prestage.filesystem import Counting, Kind, Made, Site, check_possible
 from harness.prestage.partition import LINUX_FILESYSTEM, Span, from_sector, of_size, room_on
 from harness.prestage.xfs import make_xfs
 from harness.tools import run
@@ -101,7 +101,7 @@ def stage_disk(
         shop = stack.enter_context(creating(target, *([wanted.image] if wanted.image else [])))
         image = stack.enter_context(open_image(wanted.image)) if wanted.image else None
         plan = _planned(image, wanted)
-        _check_room(plan, contents, image, shop.folder, form)
+        _check_room(plan, contents, image, wanted, shop.folder, form)
         disk = shop.folder / DISK
         with stage(progress, "copy"):
             _copy(image, plan, disk)
@@ -182,8 +182,9 @@ def _check_table(table: Table, where: str) -> None:
         raise UnsupportedImage("has a hybrid MBR, whose other entries we would not keep up to date", where=where)
 
 
-def _check_room(plan: _Plan, contents: Contents, image: Image | None, folder: Path, form: Form) -> None:
+def _check_room(plan: _Plan, contents: Contents, image: Image | None, wanted: Wanted, folder: Path, form: Form) -> None:
     """Refuse what cannot fit the partition or the host, before a byte is copied."""
+    check_possible(wanted.filesystem, wanted.label, plan.window.size)
     if contents.size > plan.window.size:
         raise BadInput(
             f"the files have {contents.size:,} bytes and the partition {plan.window.size:,}",

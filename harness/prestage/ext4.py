@@ -10,17 +10,15 @@ import os
 import struct
 import subprocess
 
-from harness.errors import BadInput, ToolFailed
+from harness.errors import ToolFailed
 from harness.images.edits.debugfs import unsoundness
 from harness.images.filesystems.files import shown
 from harness.images.formats.raw import FileBlock
 from harness.prestage.contents import NAMESPACE, TIME, Contents, Digests
-from harness.prestage.filesystem import Counting, Made, Site, check_label, does_not_fit
+from harness.prestage.filesystem import Counting, Made, Site, does_not_fit
 from harness.tools import find_tool, run
 
 BLOCK = 4096
-SMALLEST = 16 * 2**20  # bytes: below that no journal
-LONGEST_LABEL = 16
 BYTES_PER_INODE = 2**20  # a few large files: the tables of the usual 16 KiB would take gigabytes
 SPARE_INODES = 64
 FEATURES = (
@@ -38,9 +36,6 @@ def make_ext4(site: Site, contents: Contents, digests: Digests, counting: Counti
 
     Raises BadInput where they do not fit, ToolFailed with the words of mke2fs, debugfs or e2fsck.
     """
-    check_label(site.label, LONGEST_LABEL, "ext4")
-    if site.size < SMALLEST:
-        raise BadInput(f"ext4 needs {SMALLEST:,} bytes here, the partition has {site.size:,}")
     for item in contents.items:  # its identifier follows from them, and goes into every checksum
         for _ in digests.passing(item, lambda _: None):
             pass
@@ -62,7 +57,7 @@ def make_ext4(site: Site, contents: Contents, digests: Digests, counting: Counti
     counting(contents.size)
     if problem := unsoundness(site.disk, site.start):
         raise ToolFailed(f"debugfs left a filesystem that e2fsck objects to: {problem}", where=str(site.disk))
-    return Made(uuid, _free(site) * BLOCK)
+    return Made(uuid, max(0, free - wanted - 1) * BLOCK)
 
 
 def _write(site: Site, contents: Contents) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from harness.errors import BadInput
@@ -34,10 +34,19 @@ class Made:
     free: int
 
 
-def check_label(label: str, longest: int, kind: str) -> None:
-    """Raise BadInput for a label that a filesystem cannot have."""
-    if len(label.encode()) > longest or not label.isprintable():
-        raise BadInput(f"{label!r} is no label for {kind}", next_step=f"at most {longest} bytes")
+LONGEST_LABEL: Final[Mapping[Kind, int]] = {"xfs": 12, "ext4": 16}  # bytes
+SMALLEST: Final[Mapping[Kind, int]] = {"xfs": 300 * 2**20, "ext4": 16 * 2**20}  # since xfsprogs 5.19; for a journal
+
+
+def check_possible(kind: Kind, label: str, size: int) -> None:
+    """Raise BadInput for a label or a size that a kind of filesystem cannot have."""
+    if len(label.encode(errors="replace")) > LONGEST_LABEL[kind] or not label.isprintable():
+        raise BadInput(f"{label!r} is no label for {kind}", next_step=f"at most {LONGEST_LABEL[kind]} bytes")
+    if size < SMALLEST[kind]:
+        raise BadInput(
+            f"{kind} needs {SMALLEST[kind]:,} bytes, the partition has {size:,}",
+            next_step="make it larger" + (", or say ext4" if kind == "xfs" else ""),
+        )
 
 
 def does_not_fit(needed: int, free: int) -> BadInput:

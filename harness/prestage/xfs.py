@@ -19,16 +19,14 @@ from pathlib import Path
 from uuid import UUID
 
 from harness.errors import BadInput, ToolFailed
-from harness.images.edits.copy import graft
+from harness.images.edits.copy import ZEROES, graft
 from harness.images.filesystems.files import open_files
 from harness.images.formats.raw import FileBlock
 from harness.prestage.contents import TIME, Contents, Digests, Item
-from harness.prestage.filesystem import Counting, Made, Site, check_label, does_not_fit
+from harness.prestage.filesystem import Counting, Made, Site, does_not_fit
 from harness.prestage.xfs_blank import BlankXfs, Free, open_blank
 from harness.tools import run
 
-SMALLEST = 300 * 2**20  # bytes that mkfs.xfs asks for since xfsprogs 5.19
-LONGEST_LABEL = 12
 BLOCK = 4096
 LONGEST_EXTENT = 2**21 - 1  # blocks
 SPARE = (50, 256)  # of each group a fiftieth stays free, at least 1 MiB: the kernel wants room for its trees
@@ -56,9 +54,6 @@ def make_xfs(site: Site, contents: Contents, digests: Digests, counting: Countin
 
     Raises BadInput where they do not fit, ToolFailed with the words of mkfs.xfs or xfs_repair.
     """
-    check_label(site.label, LONGEST_LABEL, "XFS")
-    if site.size < SMALLEST:
-        raise BadInput(f"XFS needs {SMALLEST:,} bytes, the partition has {site.size:,}", next_step="or say ext4")
     file = site.scratch / "xfs"
     _mkfs(file, site, contents, NO_UUID)
     with open_blank(file) as opened:
@@ -136,10 +131,12 @@ def _extents(count: int, runs: list[Free]) -> Iterator[Extent]:
 
 
 def _place(disk: int, start: int, blank: BlankXfs, extents: Sequence[Extent], content: Iterator[bytes]) -> None:
-    """Write a file's bytes to their blocks; the rest of the last one is zeroes already."""
+    """Write a file's bytes to their blocks, which hold zeroes: those are not written."""
     at = 0
     for piece in content:
         view = memoryview(piece)
+        if piece == ZEROES[: len(piece)]:
+            at, view = at + len(piece), view[:0]
         while view:
             extent = next(each for each in extents if at < (each.logical + each.count) * BLOCK)
             within = at - extent.logical * BLOCK

@@ -26,6 +26,7 @@ from harness.images.partitions.gpt import find_table, read_table
 from harness.images.partitions.gpt_draft import blank, new_entry
 from harness.images.partitions.layout import part_of, read_layout
 from harness.images.source import open_image
+from harness.prestage.disk import Wanted, stage_disk
 from harness.prestage.install import Flush, Wishes, Write, install, install_in_place, steps
 from harness.prestage.partition import LINUX_FILESYSTEM
 from harness.prestage.saved import index_filters, keep, label_filter
@@ -272,7 +273,12 @@ REFUSED = {
     "in front of the image": (in_front, LABEL, BadInput, "begins at byte 1,048,576, and the partitions of the image"),
     "4 KiB sectors": (other_sectors, LABEL, UnsupportedImage, "has sectors of 4096 bytes, and the image of 512"),
     "one GUID twice": (same_guid, LABEL, BadInput, "of the image ('EFI-SYSTEM') (give it one of its own"),
-    "twins": (twins, LABEL, BadInput, "partition 2 ('data') has the GUID 00000007-0000-4000-8000-000000000007 of another, number 1"),
+    "twins": (
+        twins,
+        LABEL,
+        BadInput,
+        "partition 2 ('data') has the GUID 00000007-0000-4000-8000-000000000007 of another, number 1",
+    ),
     "too short": (too_short, [], BadInput, "has 41,943,040 bytes, and the partitions of the image end at"),
     "an MBR by number": (mbr, INDEX, UnsupportedImage, "has an MBR, whose partitions cannot be saved by number"),
     "a torn table": (torn, LABEL, DamagedImage, "neither GPT can be trusted"),
@@ -461,6 +467,26 @@ def test_after_a_cut_the_same_command_finishes(cuts, tmp_path):
                 torn_disk[step.offset : step.offset + end] = step.data[:end]
                 assert saved_on(torn_disk, expected)
         apply(disk, step)
+
+
+def test_data_of_the_seeds_disk_becomes_partition_5_of_the_reference_image(reference, tmp_path):
+    """Facts D3, on a disk of 120 GiB: data p1 becomes p5, where it was."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "one_1.tgz").write_bytes(NOISE)
+    disk = tmp_path / "staged.qcow2"
+    stage_disk(folder, disk, Wanted(size=120 * 2**30, start=120000000))
+    (was,) = partitions_of(disk)
+    told = []
+    made = tmp_path / "installed.qcow2"
+    install(reference.path, disk, made, DATA, tell=lambda each: told.append(each.told))
+    assert told == ['Saving partition 1 ("data") to new partition 5']
+    now = partitions_of(made)
+    assert [row.label for row in now] == ["BIOS-BOOT", "EFI-SYSTEM", "boot", "root", "data"]
+    assert (now[4].number, now[4].first_lba, now[4].last_lba) == (5, 119998464, 251658206)
+    assert facts(now[4]) == facts(was)
+    with open_image(made) as opened:
+        assert open_files(read_layout(opened.block).part_block("data")).read("/one_1.tgz") == NOISE
 
 
 @pytest.fixture

@@ -316,7 +316,7 @@ REFUSED = {
     "a label that is there": (None, PLENTY | {"label": "root"}, BadInput, "has a partition 'root' already"),
     "a number that is there": (None, PLENTY | {"number": 2}, BadInput, "there is a partition 2 already"),
     "a start in a partition": (None, {"size": SMALL, "start": 40000}, BadInput, "sector 40000 lies in partition 3"),
-    "XFS too small": (None, {"size": SMALL, "data_size": 100 * MIB}, BadInput, "XFS needs 314,572,800 bytes"),
+    "XFS too small": (None, {"size": SMALL, "data_size": 100 * MIB}, BadInput, "xfs needs 314,572,800 bytes"),
     "a long label": (None, PLENTY | {"label": "thirteen-long"}, BadInput, "at most 12 bytes"),
     "no place": (None, {"size": SMALL}, BadInput, "where the partition begins is said nowhere"),
     "two places": (None, PLENTY | {"start": 300_000}, BadInput, "is said twice"),
@@ -404,6 +404,33 @@ def test_160_archives_take_seconds(tmp_path):
     seconds = time.monotonic() - started
     assert contents_of(tmp_path / "disk.raw") == expected_of(source)
     assert seconds < 20
+
+
+@pytest.mark.parametrize("filesystem", ["xfs", "ext4"])
+def test_what_is_said_to_be_free_can_be_filled_and_no_more(filesystem, folder, tmp_path):
+    """To the last block: xfs_repair and e2fsck have looked at it."""
+    wanted = Wanted(**PLENTY, filesystem=filesystem)
+    free = stage_disk(folder, tmp_path / "one.raw", wanted).free
+    other = shutil.copytree(folder, tmp_path / "other")
+    with (other / "rest.tgz").open("wb") as file:
+        file.truncate(free)
+    assert stage_disk(other, tmp_path / "two.raw", wanted).free == 0
+    os.truncate(other / "rest.tgz", free + 1)
+    with pytest.raises(BadInput, match="and the partition has room for"):
+        stage_disk(other, tmp_path / "three.raw", wanted)
+
+
+@pytest.mark.nightly
+def test_a_file_of_9_gib_has_two_extents_in_one_group(tmp_path):
+    """An extent of XFS has at most 2 GiB of blocks less one: 8 GiB."""
+    source = tmp_path / "folder"
+    source.mkdir()
+    with (source / "large.tgz").open("wb") as file:
+        file.write(b"begin")
+        file.seek(9 * GIB - 3)
+        file.write(b"end")
+    stage_disk(source, tmp_path / "disk.raw", Wanted(size=60 * GIB, data_size=50 * GIB))
+    assert contents_of(tmp_path / "disk.raw") == expected_of(source)
 
 
 def test_memory_does_not_grow_with_the_files(tmp_path):

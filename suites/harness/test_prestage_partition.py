@@ -63,10 +63,32 @@ def test_a_partition_of_100_gib_lies_where_the_factory_cli_has_it():
 
 
 def test_a_disk_of_4_kib_sectors_is_aligned_to_1_mib_as_well():
-    """Neither sgdisk nor we can show it with a file: it takes those for disks of 512 bytes."""
     four = room(120 * GIB // 4096, size=4096)
     assert from_sector(four, 15000001) == Span(15000001 // 256 * 256, four.last_usable)
     assert four.last_usable == 120 * GIB // 4096 - 6
+
+
+@pytest.fixture
+def device_4k(tmp_path):
+    """A loop device with sectors of 4096 bytes; skipped where the host has none to give."""
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(120 * GIB)
+    made = subprocess.run(
+        ["losetup", "--find", "--show", "--sector-size", "4096", disk], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    yield Path(made.stdout.strip())
+    subprocess.run(["losetup", "-d", made.stdout.strip()], check=False)
+
+
+def test_a_device_of_4_kib_sectors_is_aligned_as_by_sgdisk(device_4k):
+    four = room(120 * GIB // 4096, size=4096)
+    for start in (6, 255, 256, 257, 15000001, four.last_usable - 3, four.last_usable):
+        assert from_sector(four, start) == theirs(device_4k, start)
+    for gib in (1, 57, 100):
+        assert of_size(four, gib * GIB) == theirs(device_4k, f"-{gib}GiB")
 
 
 SIZES = st.integers(4096, 2 * 10**9)
