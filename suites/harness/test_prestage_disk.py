@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -458,3 +459,24 @@ def test_a_partition_window_reads_as_a_part(seed_disk, folder):
         part = Part(block, done.span.first * 512, done.span.sectors * 512, "data")
         names = open_files(part).listdir("/")
     assert names == tuple(sorted(path.name for path in folder.iterdir()))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_who_is_interrupted_leaves_no_half_disk(how, tmp_path):
+    """Killed outright, a hidden folder stays; told to end, nothing does."""
+    source, place = tmp_path / "folder", tmp_path / "place"
+    source.mkdir()
+    place.mkdir()
+    with (source / "one.tgz").open("wb") as file:
+        file.truncate(8 * GIB)
+    command = ["prestage", "disk", source, "--size", "20G", "--data-size", "15G", "-o", place / "disk.raw"]
+    begun = subprocess.Popen([sys.executable, "-m", "harness.cli", *command], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 30
+    while not any(place.glob(".disk.raw.*/xfs")) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert begun.poll() is None
+    begun.send_signal(how)
+    assert begun.wait(20) in {130, 143, -9}
+    left = [path.name for path in place.iterdir()]
+    assert not left or how == signal.SIGKILL
+    assert "disk.raw" not in left
