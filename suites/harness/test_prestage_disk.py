@@ -470,13 +470,18 @@ def test_who_is_interrupted_leaves_no_half_disk(how, tmp_path):
     with (source / "one.tgz").open("wb") as file:
         file.truncate(8 * GIB)
     command = ["prestage", "disk", source, "--size", "20G", "--data-size", "15G", "-o", place / "disk.raw"]
-    begun = subprocess.Popen([sys.executable, "-m", "harness.cli", *command], stderr=subprocess.DEVNULL)
+    listening = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # even in background
+    run_it = f"{listening}from harness.cli import main; main(sys.argv[1:])"
+    begun = subprocess.Popen([sys.executable, "-c", run_it, *command], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 30
     while not any(place.glob(".disk.raw.*/xfs")) and time.monotonic() < until:
         time.sleep(0.02)
     assert begun.poll() is None
     begun.send_signal(how)
-    assert begun.wait(20) in {130, 143, -9}
+    try:
+        assert begun.wait(20) in {130, 143, -9}
+    finally:
+        begun.kill()
     left = [path.name for path in place.iterdir()]
     assert not left or how == signal.SIGKILL
     assert "disk.raw" not in left
