@@ -10,6 +10,7 @@ import click
 VERBS = {
     "lint": ("harness.commands.prestage.lint", "lint", "Find what is known to go wrong in configs of others."),
     "disk": ("harness.commands.prestage.disk", "disk", "Put a folder of images on a partition at the end of a disk."),
+    "ignition": ("harness.commands.prestage.ignition", "ignition", "Write the Ignition configs of the two stages."),
     "list": ("harness.commands.prestage.list", "list_images", "Check lists of images, and say what goes where."),
     "pull": ("harness.commands.prestage.pull", "pull", "Pull images into a folder, verified, where a pull stopped."),
     "verify": ("harness.commands.prestage.verify", "verify", "Say whether a folder or a disk has every image, whole."),
