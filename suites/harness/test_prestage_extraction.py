@@ -1,5 +1,6 @@
 """The guest's script on this host: real skopeo and podman, a store and a prestage folder of the test's own."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -146,7 +147,8 @@ def kill_jobs(guest):
     """Each job has a process group of its own; all hold the lock of the state folder open."""
     users = subprocess.run(["fuser", guest.state / "lock"], check=False, capture_output=True, text=True).stdout
     for pid in users.split():
-        os.kill(int(pid), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(int(pid), signal.SIGKILL)
 
 
 @needs_store
@@ -239,6 +241,7 @@ def test_after_a_power_cut_no_layer_without_a_marker_is_used_again(staged, guest
     marks = (guest.state / "finished").read_text().splitlines()
     kept = [mark for mark in marks if mark.startswith(vouched)]
     (guest.state / "finished").write_text("\n".join(kept) + f"\n{marks[-1][:90]}")  # and one that was torn
+    (guest.state / "begun").write_text("".join(f"{reference} .\n" for reference in references))
     forget_image(guest, references[3])
     forget_image(guest, references[5])
     empty_layers_without(guest, vouched)

@@ -64,6 +64,7 @@ fi
 for program in skopeo podman tar flock; do
     [[ $(type -P "$program") ]] || unusable "$program is not installed"
 done
+podman=(podman --events-backend none) # else it writes a line of its own into the journal for each thing it does
 has_tmpdir='' # skopeo before 1.2 knows only TMPDIR, later ones put large files elsewhere all the same
 [[ $(skopeo --help 2>/dev/null) == *--tmpdir* ]] && has_tmpdir=yes
 unzip=gzip
@@ -142,7 +143,7 @@ declare -A id_of=() names_of=()
 read_store() {
     local id names name
     id_of=() names_of=()
-    podman images --no-trunc --noheading --format '{{.ID}} {{.Names}}' >"$scratch/images" 2>"$scratch/error" ||
+    "${podman[@]}" images --no-trunc --noheading --format '{{.ID}} {{.Names}}' >"$scratch/images" 2>"$scratch/error" ||
         unusable "podman cannot list images: $(last_line "$scratch/error")"
     while read -r id names; do
         names=${names#[} names=${names%]} id=${id#sha256:}
@@ -257,7 +258,7 @@ copied() { # ROOM REFERENCE: from an unpacked archive into the store
 
 finished() { # ROOM REFERENCE: tag, flush, mark
     tagged_of "$2"
-    [[ ! $REPLY ]] || podman tag "$2" "$REPLY" 2>"$1/podman" ||
+    [[ ! $REPLY ]] || "${podman[@]}" tag "$2" "$REPLY" 2>"$1/podman" ||
         { wrong "$1" "it cannot be tagged $REPLY: $(last_line "$1/podman")" || return; }
     sync -f "$store" 2>"$1/sync" || { wrong "$1" "it cannot be flushed to disk: $(last_line "$1/sync")" || return; }
     marker_of "$2"
@@ -421,7 +422,7 @@ classify() { # leaves in `todo` the indexes of what is to be extracted, and repo
             report "$index" 'skipped present'
         elif [[ ${before[$ref]-} && ${id_of[$ref]-} ]]; then
             tagged_of "$ref"
-            [[ ! $REPLY || ${id_of[$REPLY]-} ]] || podman tag "$ref" "$REPLY"
+            [[ ! $REPLY || ${id_of[$REPLY]-} ]] || "${podman[@]}" tag "$ref" "$REPLY"
             report "$index" 'skipped present before the first run'
         elif [[ ${id_of[$ref]-} && ${kept[${id_of[$ref]}]-archive} != archive ]]; then
             report "$index" "skipped present: ${kept[${id_of[$ref]}]}"
@@ -443,11 +444,14 @@ if ((${#todo[@]})); then
     for ref in "${!markers[@]}"; do lines+=("$ref ${markers[$ref]} ."); done
     replace finished "${lines[@]}"
     replace begun "${stuck[@]}"
-    store=$(podman info --format '{{.Store.GraphRoot}}' 2>/dev/null)
+    store=$("${podman[@]}" info --format '{{.Store.GraphRoot}}' 2>/dev/null)
     [[ -d $store ]] || store=/var/lib/containers/storage
     start_jobs "${todo[@]}"
 fi
-((extracted == 0)) || sync "$state/finished"
+if ((extracted)); then
+    sync "$state/finished"
+    ((failed)) || replace begun # all of it has its marker
+fi
 if [[ $stamp ]] && ((failed == 0)); then
     mkdir -p "$(dirname "$stamp")" && : >"$stamp" && sync "$stamp"
 fi
