@@ -13,6 +13,7 @@ from harness.containers.layercheck import Finding
 from harness.containers.records import (
     IMAGES,
     MOST_LAYERS,
+    OF_MANIFEST,
     ImageRecord,
     big_data_path,
     layer_ids,
@@ -22,7 +23,6 @@ from harness.errors import DamagedImage
 
 LARGEST_BIG_DATA = 16 * 2**20  # bytes; registries refuse manifests above 4 MiB
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-OF_MANIFEST = "manifest-"  # prefix of the keys that carry a manifest's digest
 
 
 class _RootFiles(msgspec.Struct):

@@ -45,7 +45,13 @@ class Expected:
 
     def folders(self) -> frozenset[str]:
         """All folders that must be there for these files to be there."""
-        return frozenset(parent for path in (*self.members, *self.whiteouts, *self.opaque) for parent in _above(path))
+        found: set[str] = set()
+        for path in (*self.members, *self.whiteouts, *self.opaque):
+            for parent in _above(path):
+                if parent in found:
+                    break  # and so are all above it
+                found.add(parent)
+        return frozenset(found)
 
 
 def layer_findings(files: View, root: str, layer: str, diff_id: str) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ and `overlay/<layer>/lower` lists the links of all layers below, nearest first (
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.containers.folder import View
 from harness.containers.layercheck import Finding
@@ -17,9 +17,12 @@ MOST_LINKS = 1_000_000
 LONGEST_LOWER = 2**20  # bytes; a page of memory is what the kernel's mount options allow
 
 
-def link_findings(files: View, root: str, parents: Mapping[str, str]) -> Iterator[tuple[str, Finding]]:
+def link_findings(
+    files: View, root: str, parents: Mapping[str, str], elsewhere: Mapping[str, tuple[str, str]] | None = None
+) -> Iterator[tuple[str, Finding]]:
     """(layer, finding) for every link, `l` entry and `lower` that does not fit; `parents` maps layers to parents.
 
+    `elsewhere` maps layers of other stores to the root of that store and to their parents: layers may lie on them.
     A link that is gone is told once: what can be known from elsewhere is not reported as wrong.
     """
     targets = _targets(files, root)
@@ -40,8 +43,11 @@ def link_findings(files: View, root: str, parents: Mapping[str, str]) -> Iterato
     for link in sorted(targets.keys() - set(links.values())):
         if targets[link].removeprefix("../").removesuffix("/diff") not in parents:
             yield "", Finding(f"overlay/l/{link}", f"points to {targets[link]!r}, which is no layer of this store")
+    further = elsewhere or {}
     for layer in links:
-        yield from ((layer, finding) for finding in _lower(files, root, layer, parents, links))
+        below = _below(layer, parents, further)
+        known = [links[step] if step in links else _link_of(files, further, step) for step in below]
+        yield from ((layer, finding) for finding in _lower(files, root, layer, known))
 
 
 def _link(path: str, link: str, layer: str, targets: Mapping[str, str]) -> Iterator[Finding]:
@@ -54,15 +60,30 @@ def _link(path: str, link: str, layer: str, targets: Mapping[str, str]) -> Itera
         yield Finding(f"overlay/l/{link}", f"points to {targets[link]!r}, not to {expected!r}")
 
 
-def _lower(
-    files: View, root: str, layer: str, parents: Mapping[str, str], links: Mapping[str, str]
-) -> Iterator[Finding]:
-    path = f"overlay/{layer}/lower"
+def _below(layer: str, parents: Mapping[str, str], elsewhere: Mapping[str, tuple[str, str]]) -> list[str]:
+    """The layers below one, nearest first, as far as they are known; a circle ends where it closes."""
     below: list[str] = []
-    parent = parents[layer]
-    while parent in parents and parent not in below and len(below) < MOST_LAYERS:
-        below.append(parent)
-        parent = parents[parent]
+    step = parents[layer]
+    while (step in parents or step in elsewhere) and step not in below and len(below) < MOST_LAYERS:
+        below.append(step)
+        step = parents[step] if step in parents else elsewhere[step][1]
+    return below
+
+
+def _link_of(files: View, elsewhere: Mapping[str, tuple[str, str]], layer: str) -> str:
+    """The link of a layer of another store, empty if it is not known: that is told where that store is checked."""
+    if layer not in elsewhere:
+        return ""
+    try:
+        link = read_bounded(files, f"{elsewhere[layer][0]}/overlay/{layer}/link", LONGEST_LOWER)
+    except DamagedImage:
+        return ""
+    return link.decode("ascii", "replace")
+
+
+def _lower(files: View, root: str, layer: str, below: Sequence[str]) -> Iterator[Finding]:
+    """Findings for a layer's `lower`; `below` are the links of the layers under it, nearest first."""
+    path = f"overlay/{layer}/lower"
     if not below:
         if files.exists(f"{root}/{path}"):
             yield Finding(path, "is there, but the layer has no parent")
@@ -72,10 +93,9 @@ def _lower(
     except DamagedImage as cause:
         yield Finding(path, cause.what)
         return
-    if all(links.get(step) for step in below):
-        expected = ":".join(f"l/{links[step]}" for step in below)
-        if lower != expected:
-            yield Finding(path, f"lists {lower[:200]!r}, not the layers below: {expected!r}")
+    expected = ":".join(f"l/{link}" for link in below)
+    if all(below) and lower != expected:
+        yield Finding(path, f"lists {lower[:200]!r}, not the layers below: {expected!r}")
 
 
 def _targets(files: View, root: str) -> dict[str, str]:

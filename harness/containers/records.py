@@ -9,8 +9,8 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,10 +20,13 @@ from harness.errors import DamagedImage
 DEFAULT_ROOT = "/var/lib/containers/storage"
 IMAGES = "overlay-images/images.json"
 LAYERS = "overlay-layers/layers.json"
+VOLATILE_LAYERS = "overlay-layers/volatile-layers.json"  # since containers/storage 1.45: of containers run by --rm
+CONTAINERS = ("overlay-containers/containers.json", "overlay-containers/volatile-containers.json")
 LARGEST_LIST = 32 * 2**20  # bytes; 160 images need 0.5 MiB
 MOST_ENTRIES = 20_000  # in one list
 MOST_LAYERS = 500  # of one image; the overlay driver itself gives up at 128
 PIECE = 2**20  # bytes read at a time
+OF_MANIFEST = "manifest-"  # prefix of the keys that carry a manifest's digest
 IDENTIFIER = re.compile(r"[0-9a-f]{64}")
 PLAIN_KEY = re.compile(r"[.0-9a-z]+")  # containers/storage, images.go: makeBigDataBaseName
 
@@ -38,6 +41,13 @@ class ImageRecord(msgspec.Struct, rename="kebab", frozen=True):
     big_data_names: tuple[str, ...] | None = None
     big_data_sizes: dict[str, int] | None = None
     big_data_digests: dict[str, str] | None = None
+    mapped_layers: tuple[str, ...] | None = None  # copies of the topmost one with other owners, for user namespaces
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """What it may be asked for by: the digests of its manifest and of the lists that it was chosen from."""
+        kept = (key for key in self.big_data_names or () if key.startswith(OF_MANIFEST))
+        return tuple(dict.fromkeys((self.digest, *(key.removeprefix(OF_MANIFEST) for key in kept))))
 
     @property
     def title(self) -> str:
@@ -53,9 +63,22 @@ class LayerRecord(msgspec.Struct, rename="kebab", frozen=True):
     diff_digest: str = ""
     diff_size: int = 0
     compressed_diff_digest: str = ""
+    flags: dict[str, Any] | None = None
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether its writing was begun and not ended; containers/storage removes such a layer when it meets it."""
+        return bool((self.flags or {}).get("incomplete"))
 
 
-Record = TypeVar("Record", ImageRecord, LayerRecord)
+class ContainerRecord(msgspec.Struct, rename="kebab", frozen=True):
+    """One entry of containers.json; `layer` is the one that the container writes to."""
+
+    id: str
+    layer: str = ""
+
+
+Record = TypeVar("Record", ImageRecord, LayerRecord, ContainerRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +98,8 @@ class StoredImage:
     names: tuple[str, ...]
     digest: str
     layers: tuple[StoredLayer, ...]
+    digests: tuple[str, ...] = ()  # all that it may be asked for by
+    store: str = field(default="", compare=False)  # root of the store that lists it
 
 
 def list_images(files: View, root: str = DEFAULT_ROOT) -> tuple[StoredImage, ...]:
@@ -90,7 +115,7 @@ def list_images(files: View, root: str = DEFAULT_ROOT) -> tuple[StoredImage, ...
     for image in read_images(files, root):
         chain = parent_chain(image.layer, known)
         layers = tuple(StoredLayer(layer.id, layer.diff_digest, layer.diff_size) for layer in chain)
-        images.append(StoredImage(image.id, image.names or (), image.digest, layers))
+        images.append(StoredImage(image.id, image.names or (), image.digest, layers, image.digests, root))
     return tuple(images)
 
 
@@ -101,8 +126,16 @@ def read_images(files: View, root: str) -> tuple[ImageRecord, ...]:
 
 
 def read_layers(files: View, root: str) -> tuple[LayerRecord, ...]:
-    """layers.json as it is. Raises DamagedImage."""
-    return _read_list(files, f"{root}/{LAYERS}", LayerRecord)
+    """layers.json as it is, and the layers of containers run by --rm. Raises DamagedImage."""
+    volatile = f"{root}/{VOLATILE_LAYERS}"
+    others = _read_list(files, volatile, LayerRecord) if files.exists(volatile) else ()
+    return _read_list(files, f"{root}/{LAYERS}", LayerRecord) + others
+
+
+def read_containers(files: View, root: str) -> tuple[ContainerRecord, ...]:
+    """The containers of a store, those run by --rm included; a preloaded one has none. Raises DamagedImage."""
+    paths = [f"{root}/{path}" for path in CONTAINERS]
+    return tuple(record for path in paths if files.exists(path) for record in _read_list(files, path, ContainerRecord))
 
 
 def parent_chain(top: str, layers: Mapping[str, LayerRecord]) -> tuple[LayerRecord, ...]:

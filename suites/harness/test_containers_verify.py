@@ -69,7 +69,8 @@ class Store:
 
     def problems(self):
         report = verify_storage(FolderFiles(self.root.parent), f"/{self.root.name}")
-        return [(problem.image, problem.layer, problem.path, problem.what) for problem in report.problems]
+        told = (*report.problems, *report.leftovers)
+        return [(problem.image, problem.layer, problem.path, problem.what) for problem in told]
 
 
 @pytest.fixture(scope="module")
