@@ -22,7 +22,8 @@ def link_findings(
 ) -> Iterator[tuple[str, Finding]]:
     """(layer, finding) for every link, `l` entry and `lower` that does not fit; `parents` maps layers to parents.
 
-    `elsewhere` maps layers of other stores to the root of that store and to their parents: layers may lie on them.
+    `elsewhere` maps layers that are not checked here to the root of their store and to their parents: a layer may lie
+    on them.
     A link that is gone is told once: what can be known from elsewhere is not reported as wrong.
     """
     targets = _targets(files, root)
@@ -40,10 +41,11 @@ def link_findings(
         else:
             yield from ((layer, finding) for finding in _link(path, link, layer, targets))
         links[layer] = by_layer.get(layer, link)
-    for link in sorted(targets.keys() - set(links.values())):
-        if targets[link].removeprefix("../").removesuffix("/diff") not in parents:
-            yield "", Finding(f"overlay/l/{link}", f"points to {targets[link]!r}, which is no layer of this store")
     further = elsewhere or {}
+    for link in sorted(targets.keys() - set(links.values())):
+        target = targets[link].removeprefix("../").removesuffix("/diff")
+        if target not in parents and target not in further:
+            yield "", Finding(f"overlay/l/{link}", f"points to {targets[link]!r}, which is no layer of this store")
     for layer in links:
         below = _below(layer, parents, further)
         known = [links[step] if step in links else _link_of(files, further, step) for step in below]

@@ -161,7 +161,7 @@ class _Check:
             layer: (each.root, record.parent)
             for each in reversed(self.stores)
             for layer, record in each.layers.items()
-            if each is not store and layer not in layers
+            if layer not in layers
         }
         try:
             yield from islice(link_findings(self.files, store.root, parents, elsewhere), MOST_FINDINGS)

@@ -1,91 +1,39 @@
 """A preloaded containers-storage is whole, and every way we know to damage it is found where it is."""
 
 import gzip
-import json
 import os
 import random
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from harness.containers.folder import FolderFiles
-from harness.containers.images import LAYERED_NAME, STATIC_NAME, busybox_images
+from harness.containers.images import LAYERED_NAME, STATIC_NAME
 from harness.containers.layout import Image, write_layout
-from harness.containers.records import big_data_path, layer_ids, list_images
+from harness.containers.records import big_data_path, list_images
 from harness.containers.storage import store_images
 from harness.containers.verify import verify_storage
-from harness.errors import HarnessError
 from harness.images.filesystems.files import open_files
 from harness.images.formats.raw import FileBlock
-from harness.tools import known_tools, run
+from harness.tools import run
+from suites.harness.stored_images import EPOCH, Store, needs_store, small_store
 
-EPOCH = 1_700_000_000
-PROGRAM = b"\x7fELF\x02" + bytes(range(256)) * 400
 BOTH = f"{LAYERED_NAME}, {STATIC_NAME}"
-
-
-def obstacle():
-    """Why no store can be filled here, or nothing."""
-    if known_tools()["skopeo"].find() is None:
-        return "skopeo is not installed"
-    if os.geteuid():
-        return "only root can write whiteouts and owners as the guest needs them"
-    try:
-        run(["unshare", "--mount", "true"])
-    except HarnessError as cause:
-        return f"no mount namespace: {cause}"
-    return ""
-
-
-needs_store = pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "never")
-
-
-@dataclass
-class Store:
-    """A store to damage, and the names of what is in it."""
-
-    root: Path
-    base: str  # layer ids, from the bottom up
-    added: str
-    hidden: str
-    top: str
-    image: str  # id of the layered image
-
-    def diff(self, layer, path):
-        return self.root / "overlay" / layer / "diff" / path
-
-    def rewrite(self, path, change):
-        place = self.root / path
-        place.write_bytes(change(place.read_bytes()))
-
-    def edit(self, path, change):
-        place = self.root / path
-        content = json.loads(place.read_bytes())
-        place.write_text(json.dumps(change(content)))
-
-    def problems(self):
-        report = verify_storage(FolderFiles(self.root.parent), f"/{self.root.name}")
-        told = (*report.problems, *report.leftovers)
-        return [(problem.image, problem.layer, problem.path, problem.what) for problem in told]
 
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pristine")
-    _, layered = write_layout(folder / "layout", busybox_images(PROGRAM), EPOCH)
-    store_images(folder / "layout", [STATIC_NAME, LAYERED_NAME], folder / "storage", EPOCH)
-    return Store(folder / "storage", *layer_ids(layered.diff_ids), layered.config.removeprefix("sha256:"))
+    return small_store(tmp_path_factory.mktemp("pristine"))
 
 
 @pytest.fixture
 def store(pristine, tmp_path):
     subprocess.run(["cp", "-a", pristine.root, tmp_path / "storage"], check=True)
-    names = (pristine.base, pristine.added, pristine.hidden, pristine.top, pristine.image)
-    return Store(tmp_path / "storage", *names)
+    return replace(pristine, root=tmp_path / "storage")
 
 
 @needs_store
@@ -205,6 +153,13 @@ DAMAGES = [
                                lambda d: gzip.compress(gzip.decompress(d).replace(b'"position":0', b'"position":1')
                                                        + b'{"type":2,"payload":"AAAA"}\n')),
            LAYERED_NAME, "top", "overlay-layers/{layer}.tar-split.gz", "not the expected sha256:"),
+    Damage("tar-split of the layer below",
+           lambda s: shutil.copy(s.root / f"overlay-layers/{s.added}.tar-split.gz",
+                                 s.root / f"overlay-layers/{s.top}.tar-split.gz"),
+           LAYERED_NAME, "top", "overlay-layers/{layer}.tar-split.gz", "is that of layer "),
+    Damage("a layer flagged incomplete",
+           lambda s: s.edit("overlay-layers/layers.json", set_in(s.top, "flags", {"incomplete": True})),
+           LAYERED_NAME, "top", "overlay-layers/layers.json", "flags this layer as incomplete"),
     Damage("the top layer unlisted", lambda s: s.edit("overlay-layers/layers.json", without(s.top)),
            LAYERED_NAME, "top", "overlay-layers/layers.json", "does not list this layer"),
     Damage("the base layer unlisted", lambda s: s.edit("overlay-layers/layers.json", without(s.base)),
@@ -234,6 +189,15 @@ DAMAGES = [
            "", "", "overlay-layers/layers.json", "is missing"),
     Damage("a lock removed", lambda s: (s.root / "overlay-layers/layers.lock").unlink(),
            "", "", "overlay-layers/layers.lock", "cannot open a read-only store without it"),
+    Damage("a scratch folder left", lambda s: (s.root / "tmp/storage1234").mkdir(),
+           "", "", "tmp/storage1234", "was left by a run that was cut off"),
+    Damage("a half-written list left", lambda s: (s.root / "overlay-images/.tmp-images.json99").touch(),
+           "", "", "overlay-images/.tmp-images.json99", "is of no image"),
+    Damage("a folder of a forgotten image left", lambda s: (s.root / "overlay-images" / ("1" * 64)).mkdir(),
+           "", "", "overlay-images/" + "1" * 64, "is of no image"),
+    Damage("a tar-split of a forgotten layer left",
+           lambda s: (s.root / "overlay-layers" / ("1" * 64 + ".tar-split.gz")).touch(),
+           "", "1" * 64, "overlay-layers/" + "1" * 64 + ".tar-split.gz", "is of no layer"),
     Damage("a half-written layer left", lambda s: (s.root / "overlay" / ("0" * 64)).mkdir(),
            "", "0" * 64, "overlay/" + "0" * 64, "layers.json does not list"),
 ]  # fmt: skip
