@@ -71,9 +71,9 @@ class Completeness:
     @property
     def summary(self) -> str:
         """One line; zeros are left out."""
-        counts = {state: self.count(state) for state in State if state is not State.COMPLETE}
-        rest = {"problems": len(self.problems), "extra": len(self.extra), "leftovers": len(self.leftovers)}
-        told = [f"{number} {what}" for what, number in {**counts, **rest}.items() if number]
+        counts = [(self.count(state), state.value) for state in State if state is not State.COMPLETE]
+        rest = [(len(self.problems), "problems"), (len(self.extra), "extra"), (len(self.leftovers), "leftovers")]
+        told = [f"{number} {what}" for number, what in (*counts, *rest) if number]
         return ", ".join((f"{self.count(State.COMPLETE)} of {len(self.sought)} images complete", *told))
 
 
