@@ -70,8 +70,9 @@ def image_findings(files: View, root: str, image: ImageRecord, diff_ids: tuple[s
         yield Finding(IMAGES, f"says the manifest is {image.digest or 'nowhere'}, but no such manifest is stored")
     if diff_ids is not None:
         ids = layer_ids(diff_ids)
-        if image.layer != (ids[-1] if ids else ""):
-            yield Finding(IMAGES, f"says the topmost layer is {image.layer!r}, but the config's is {ids[-1:]}")
+        top = ids[-1] if ids else ""
+        if image.layer != top:
+            yield Finding(IMAGES, f"says the topmost layer is {image.layer!r}, but by the config it is {top!r}")
         if "manifest" not in bad:
             yield from _manifest(files, root, image, len(diff_ids))
 

@@ -203,10 +203,14 @@ def _told(finding: Finding, layer: str, place: _Layer | None, store: str, root: 
 def _chain(
     image: ImageRecord, diff_ids: tuple[str, ...] | None, records: Mapping[str, LayerRecord]
 ) -> dict[str, _Layer]:
-    """An image's layers from the bottom up: by its config, or by the lists where the config is damaged."""
-    if diff_ids is None:
+    """An image's layers from the bottom up: by its config, or by the lists where the config is damaged.
+
+    Also by the lists where they have the image on other layers, and not those of its config: skopeo 1.9.3 makes such an
+    image of zstd:chunked layers, which lack the end of their tar. That is one problem, not one of every layer.
+    """
+    ids = layer_ids(diff_ids or ())
+    if diff_ids is None or (image.layer in records and ids[-1:] and ids[-1] not in records):
         return {layer.id: _Layer(layer.diff_digest, layer.parent) for layer in parent_chain(image.layer, records)}
-    ids = layer_ids(diff_ids)
     parents = dict(pairwise(reversed(ids)))
     return {layer: _Layer(diff_id, parents.get(layer, "")) for layer, diff_id in zip(ids, diff_ids, strict=True)}
 

@@ -79,10 +79,11 @@ def test_a_storage_conf_that_podman_would_not_take_is_an_error(settings, content
 
 
 SPLIT = """
+to="overlay@$1/main+$1/run:overlay.imagestore=$1/shared"
 mkdir -p $1/main $1/shared
 mount --bind "$2" $1/main
 mount --bind "$3" $1/shared
-skopeo --insecure-policy copy --quiet "oci:$4:$5" "containers-storage:[overlay@$1/main+$1/run:overlay.imagestore=$1/shared]$5"
+skopeo --insecure-policy copy --quiet "oci:$4:$5" "containers-storage:[$to]$5"
 """
 
 
