@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from harness.containers.folder import Status, View
 from harness.containers.records import PIECE
-from harness.containers.storage import OPAQUE_OF_ROOT
+from harness.containers.storage import OPAQUE_OF_ROOT, OPAQUE_OF_USERS
 from harness.containers.tarsplit import Member, Segment, crc64, read_tar_split
 from harness.errors import DamagedImage
 
@@ -144,14 +144,15 @@ def _differences(files: View, diff: str, expected: Expected, found: Mapping[str,
         status = found.get(path)
         if status is None:
             if lost.isdisjoint(_above(path)):
-                yield path, _loss(expected, path)
+                yield path, _loss(expected, path, found)
             lost.add(path)
         elif path in expected.whiteouts:
             if status.kind != "character" or status.device not in {None, (0, 0)}:
                 yield path, f"is a {status.kind}, not the whiteout (device 0:0) that hides the file of a lower layer"
         elif what := _difference(files, posixpath.join(diff, path), expected.members[path], status):
             yield path, what
-    foreign = found.keys() - expected.members.keys() - expected.whiteouts - expected.folders() - {""}
+    aufs = {_of_aufs(path) for path in expected.whiteouts} | {posixpath.join(path, OPAQUE) for path in expected.opaque}
+    foreign = found.keys() - expected.members.keys() - expected.whiteouts - expected.folders() - aufs - {""}
     for path in sorted(foreign):
         if foreign.isdisjoint(_above(path)):
             yield path, "is not part of the layer: its tar has no such entry"
@@ -163,17 +164,30 @@ def _differences(files: View, diff: str, expected: Expected, found: Mapping[str,
 
 def _marks(files: View, diff: str, opaque: frozenset[str], folders: Iterable[str]) -> Iterator[tuple[str, str]]:
     for path in sorted(folders):
-        is_opaque = files.xattrs(posixpath.join(diff, path)).get(OPAQUE_OF_ROOT) == b"y"
+        found = files.xattrs(posixpath.join(diff, path))
+        is_opaque = found.get(OPAQUE_OF_ROOT) == b"y"
         if is_opaque and path not in opaque:
             yield path, f"is marked {OPAQUE_OF_ROOT} without need: files of lower layers are hidden"
         elif path in opaque and not is_opaque:
-            yield path, f"has lost its mark {OPAQUE_OF_ROOT}: files of lower layers show through"
+            yield path, f"has lost its mark {OPAQUE_OF_ROOT}: files of lower layers show through{_instead(found)}"
 
 
-def _loss(expected: Expected, path: str) -> str:
-    if path in expected.whiteouts:
-        return "is missing: the whiteout is lost, so the file of a lower layer shows again"
-    return "is missing: the layer's tar has it"
+def _instead(found: Mapping[str, bytes]) -> str:
+    """The mark that only mounts in a user namespace respect, if it is there instead."""
+    return f" ({OPAQUE_OF_USERS} counts in user namespaces only)" if found.get(OPAQUE_OF_USERS) == b"y" else ""
+
+
+def _of_aufs(path: str) -> str:
+    """Where the whiteout of `path` lies in a tar, and in stores of drivers that leave it so (aufs, fuse-overlayfs)."""
+    folder, name = posixpath.split(path)
+    return posixpath.join(folder, f"{WHITEOUT}{name}")
+
+
+def _loss(expected: Expected, path: str, found: Mapping[str, Status]) -> str:
+    if path not in expected.whiteouts:
+        return "is missing: the layer's tar has it"
+    instead = f"a file {WHITEOUT}* is none for overlayfs" if _of_aufs(path) in found else "the whiteout is lost"
+    return f"is missing: {instead}, so the file of a lower layer shows again"
 
 
 def _difference(files: View, place: str, member: Member, status: Status) -> str:
@@ -190,6 +204,11 @@ def _difference(files: View, place: str, member: Member, status: Status) -> str:
         differences.append(f"has mode {status.mode:04o} instead of {member.mode:04o}")
     if (status.uid, status.gid) != (member.uid, member.gid):
         differences.append(f"belongs to {status.uid}:{status.gid} instead of {member.uid}:{member.gid}")
+    if member.xattrs:
+        found = files.xattrs(place)
+        lost = [name for name, _ in member.xattrs if name not in found]
+        other = [name for name, value in member.xattrs if found.get(name, value) != value]
+        differences += [f"has lost its {name}" for name in lost] + [f"has another {name}" for name in other]
     return ", ".join(differences)
 
 

@@ -25,6 +25,7 @@ PIECE = 2**20  # bytes decompressed at a time
 CONTENT, SEGMENT = 1, 2  # types of lines
 GZIP_WINDOW = 31  # zlib: largest window, gzip framing only
 BLOCK = 512  # bytes in a tar block
+OF_XATTR = "SCHILY.xattr."  # prefix in PAX headers (star(1)), as containers/storage reads and writes it
 BAD_HEADER = (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError)
 NUMBERS = (slice(100, 108), slice(108, 116), slice(116, 124), slice(136, 148), slice(148, 156))  # mode to checksum
 NAMES = (slice(0, 100), slice(157, 257), slice(345, 500))  # name, target of a link, prefix of the name
@@ -53,6 +54,7 @@ class Member:
     target: str  # of a symlink or hard link
     size: int  # bytes to take from the layer's folder
     checksum: bytes  # CRC-64 of these bytes, empty without content
+    xattrs: tuple[tuple[str, bytes], ...] = ()  # extended attributes by full name
 
 
 PLAIN_KINDS: Mapping[bytes, MemberKind] = {b"0": "file", b"1": "hardlink", b"2": "symlink", b"5": "directory"}
@@ -119,6 +121,11 @@ def _member(headers: bytes, line: _Line, number: int) -> Member:
         target=info.linkname,
         size=line.size,
         checksum=line.payload or b"",
+        xattrs=tuple(
+            (key.removeprefix(OF_XATTR), value.encode("utf-8", "surrogateescape"))
+            for key, value in info.pax_headers.items()
+            if key.startswith(OF_XATTR)
+        ),
     )
 
 
