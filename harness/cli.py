@@ -22,6 +22,7 @@ COMMANDS = {
     "boot": ("harness.commands.boot", "boot", "Boot an image and sit at its console."),
     "build": ("harness.commands.build", "build", "Build the reference image."),
     "console": ("harness.commands.console", "console", "Sit at the console of a machine that a test run keeps."),
+    "containers": ("harness.commands.containers", "containers", "Look into container storage and image folders."),
     "convert": ("harness.commands.convert", "convert", "Write an image as another platform or format has it."),
     "dehydrate": ("harness.commands.dehydrate", "dehydrate", "Make a family of images small."),
     "diff": ("harness.commands.diff", "diff", "Say why two images differ."),
@@ -85,6 +86,7 @@ def harness() -> None:
       harness dehydrate fcos-* -o fcos-41    a family of images as one and small recipes
       harness rehydrate fcos-41 --all        all of them again, bit for bit
       harness install rhcos.qcow2 --onto staged.qcow2 --save-partlabel data -o installed.qcow2
+      harness containers verify image.qcow2  is every preloaded image whole?
       harness ignition validate host.ign     what Ignition would say, and where
       harness prestage list release.json     which images a release needs, and when
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from harness.containers.stores import read_settings
 from harness.containers.verify import verify_storage
 
 pytestmark = pytest.mark.needs("containers")
@@ -11,7 +12,9 @@ pytestmark = pytest.mark.needs("containers")
 
 @pytest.fixture(scope="module")
 def storage(system):
-    return verify_storage(system)
+    """All stores that the image's storage.conf names."""
+    settings = read_settings(system)
+    return verify_storage(system, settings.root, settings.additional)
 
 
 def test_every_promised_image_is_preloaded(storage, profile):
@@ -22,6 +25,10 @@ def test_every_promised_image_is_preloaded(storage, profile):
 def test_every_layer_and_blob_is_what_its_digest_says(storage):
     problems = [str(problem) for problem in storage.problems]
     assert not problems, problems[0]
+
+
+def test_nothing_is_left_over_from_filling_the_storage(storage):
+    assert [str(problem) for problem in storage.leftovers] == []
 
 
 def test_podman_knows_the_preloaded_images(guest, profile):

@@ -32,6 +32,7 @@ READERS_OF_BOOT = """
 READERS_OF_SYSTEM = """
     test_container_storage.py::test_every_layer_and_blob_is_what_its_digest_says
     test_container_storage.py::test_every_promised_image_is_preloaded
+    test_container_storage.py::test_nothing_is_left_over_from_filling_the_storage
     test_identity.py::test_aleph_has_the_format_of_its_era
     test_identity.py::test_aleph_tells_the_version_and_commit_that_boot
     test_identity.py::test_boot_entry_boots_the_only_deployment

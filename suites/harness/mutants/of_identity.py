@@ -21,6 +21,7 @@ DEPLOYMENTS = f"{FILE}::test_boot_entry_boots_the_only_deployment"
 SAME_KERNEL = f"{FILE}::test_kernel_of_the_boot_filesystem_is_that_of_the_deployment"
 PRELOADED = "test_container_storage.py::test_every_promised_image_is_preloaded"
 DIGESTS = "test_container_storage.py::test_every_layer_and_blob_is_what_its_digest_says"
+LEFTOVERS = "test_container_storage.py::test_nothing_is_left_over_from_filling_the_storage"
 ALEPH = "/.aleph-version.json"
 REPO_CONFIG = "/ostree/repo/config"
 
@@ -199,6 +200,31 @@ def config_of_an_image_is_damaged(disk: Disk) -> None:
     """One byte of an image's config is wrong, so that it is not what the image's id says."""
     image = layered(disk).id
     disk.root.flip(stored(disk, big_data_path(image, f"sha256:{image}")), 20)
+
+
+@mutant(LEFTOVERS, cause=r"tmp/storage123 was left by a run that was cut off")
+def scratch_file_is_left(disk: Disk) -> None:
+    """The store was copied while something was being pulled."""
+    disk.root.add(stored(disk, "tmp/storage123"), b"")
+
+
+@mutant(LEFTOVERS, cause=r"layers\.json lists this layer of [\d,]+ bytes, but no image lies on it")
+def layer_is_orphaned(disk: Disk) -> None:
+    """layers.json lists a layer that no image lies on."""
+    path = "overlay-layers/layers.json"
+    layers = json.loads(disk.system.text(f"{DEFAULT_ROOT}/{path}"))
+    orphan = {"id": "0" * 64, "diff-size": 1024}
+    disk.root.replace(stored(disk, path), json.dumps([*layers, orphan]).encode())
+
+
+@mutant(DIGESTS, cause=r"flags this layer as incomplete: its writing was cut off, and podman will remove it")
+def layer_is_flagged_incomplete(disk: Disk) -> None:
+    """The power went while the topmost layer was written."""
+    top = layered(disk).layers[-1].id
+    path = "overlay-layers/layers.json"
+    layers = json.loads(disk.system.text(f"{DEFAULT_ROOT}/{path}"))
+    flagged = [row | {"flags": {"incomplete": True}} if row["id"] == top else row for row in layers]
+    disk.root.replace(stored(disk, path), json.dumps(flagged).encode())
 
 
 @mutant(DIGESTS, cause=r"layers\.json does not list this layer")
