@@ -28,7 +28,8 @@ def test_every_layer_and_blob_is_what_its_digest_says(storage):
 
 
 def test_nothing_is_left_over_from_filling_the_storage(storage):
-    assert [str(problem) for problem in storage.leftovers] == []
+    leftovers = [str(problem) for problem in storage.leftovers]
+    assert not leftovers, leftovers[0]
 
 
 def test_podman_knows_the_preloaded_images(guest, profile):
