@@ -70,5 +70,5 @@ def packed(path: Path, members, tar_format=tarfile.GNU_FORMAT):
     with tarfile.open(fileobj=raw, mode="w", format=tar_format) as tar:
         for head, data in members:
             tar.addfile(head, io.BytesIO(data))
-    path.write_bytes(gzip.compress(raw.getvalue(), 1))
+    path.write_bytes(gzip.compress(raw.getvalue(), 6))
     return path
