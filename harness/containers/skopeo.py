@@ -42,7 +42,12 @@ CAUSES: Final = (
     Cause("policy.json", RegistryFailed, "may not be copied by this host's /etc/containers/policy.json", "look there"),
     Cause("no such host", RegistryFailed, "there is no such host", "check the name"),
     Cause("connection refused", RegistryFailed, "nobody listens there", "check host and port"),
-    Cause("http response to https client", RegistryFailed, "speaks plain HTTP", "say --insecure if that is meant"),
+    Cause(
+        "http response to https client",
+        RegistryFailed,
+        "speaks plain HTTP",
+        "say --insecure (or --tls-verify=false) if so meant",
+    ),
     Cause(
         "x509:",
         RegistryFailed,

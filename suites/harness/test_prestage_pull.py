@@ -226,3 +226,28 @@ def test_two_pulls_do_not_fill_one_folder_at_once(release_registry, tmp_path):
         pytest.raises(BadInput, match="is being filled by another pull"),
     ):
         pull(some(release_registry, 1), tmp_path / "images", options(release_registry))
+
+
+def test_plain_http_has_to_be_asked_for(release_registry, tmp_path):
+    names_of = [f"{release_registry.registry.address}/{each}" for each in DISCOVERY_TAGS[:2]]
+    one = tmp_path / "list.txt"
+    one.write_text("".join(f"{each}\n" for each in names_of))
+    argv = [
+        sys.executable,
+        "-m",
+        "harness.cli",
+        "prestage",
+        "pull",
+        "--discovery",
+        one,
+        one,
+        "--mixed",
+        "-o",
+        tmp_path / "images",
+    ]
+    refused, done = (
+        subprocess.run([*argv, f"--tls-verify={each}"], capture_output=True, text=True, check=False)
+        for each in ("true", "false")
+    )
+    assert (refused.returncode, "speaks plain HTTP" in refused.stderr) == (2, True)
+    assert (done.returncode, done.stdout[:17]) == (0, "pulled 2 archives")

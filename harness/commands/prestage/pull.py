@@ -97,7 +97,9 @@ def in_words(size: int) -> str:
 @click.option("--all", "with_all", is_flag=True, help="Of an image for several architectures, all of them.")
 @click.option("--arch", "architecture", metavar="ARCH", default="", help="Otherwise this one (default: as here).")
 @click.option("--authfile", metavar="FILE", type=PATH, help="Pull secret (default: skopeo login's).")
-@click.option("--tls-verify/--no-tls-verify", default=True, help="Refuse plain HTTP and unknown certificates.")
+@click.option(
+    "--tls-verify", metavar="BOOL", type=bool, default=True, help="false: plain HTTP will do, and any certificate."
+)
 @click.option("--cert-dir", metavar="DIR", type=PATH, help="With the registry's ca.crt.")
 @click.option("--registries-conf", metavar="FILE", type=PATH, help="Mirrors (containers-registries.conf(5)).")
 @click.option("--retries", type=click.IntRange(0, 20), default=5, show_default=True, help="Of what may pass.")
