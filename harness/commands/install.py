@@ -11,10 +11,10 @@ from harness.commands.edit import judged_config, refuse_existing
 from harness.commands.stages import StageDisplay
 from harness.errors import BadInput
 from harness.images.edits.draft import Form
-from harness.prestage.device import is_device
-from harness.prestage.install import Wishes, install_in_place
-from harness.prestage.install import install as install_image
-from harness.prestage.saved import Filter, Saved, index_filters, label_filter
+from harness.install.device import is_device
+from harness.install.install import Wishes, install_in_place
+from harness.install.install import install as install_image
+from harness.install.saved import Filter, Saved, index_filters, label_filter
 
 
 @click.command()

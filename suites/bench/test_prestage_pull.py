@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from harness.prestage.pull import Options, pull
-from harness.prestage.verify import verify
+from harness.prestage.archives.pull import Options, pull
+from harness.prestage.archives.verify import verify
 
 ROUNDS = 3
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]

@@ -5,15 +5,13 @@ import json
 import os
 import re
 import subprocess
-from pathlib import Path
 
-import harness.prestage
 from harness.containers.folder import FolderFiles
 from harness.containers.layout import Image, LayerFile, write_layout
 from harness.containers.verify import verify_storage
+from harness.prestage.archives.folder import SCRIPT_FILE
 from harness.tools import run
 
-SCRIPT = Path(harness.prestage.__file__).parent / "scripts" / "extract-images.sh"
 EPOCH = 1_700_000_000
 ART = "quay.io/openshift-release-dev/ocp-v4.0-art-dev"
 SETTINGS = '[storage]\ndriver = "overlay"\nrunroot = "{0}/run"\ngraphroot = "{0}/root"\n'
@@ -94,7 +92,7 @@ class Guest:
 
     def script(self, folder, *options, listed="ai-images.txt"):
         more = ["--state", self.state, "--jobs", 2, *options]
-        return ["bash", SCRIPT, *more, folder, folder / listed]
+        return ["bash", SCRIPT_FILE, *more, folder, folder / listed]
 
     def extract(self, folder, *options, **more):
         return self.run(*self.script(folder, *options, **more))

@@ -7,8 +7,8 @@ import json
 import tarfile
 from pathlib import Path
 
-from harness.prestage.image_manifest import VERSION
-from harness.prestage.reference import Reference
+from harness.prestage.archives.image_manifest import VERSION
+from harness.prestage.lists.reference import Reference
 
 NAME = "quay.io/openshift-release-dev/ocp-v4.0-art-dev"
 CONFIG = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'

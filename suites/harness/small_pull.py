@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from fixtures.release import DISCOVERY_TAGS
 from harness.containers.skopeo import Access
-from harness.prestage.lists import ImageList, Listed, Stage
-from harness.prestage.pull import Options, Watch
-from harness.prestage.reference import Reference
-from harness.prestage.wanted import Retries
+from harness.prestage.archives.pull import Options, Watch
+from harness.prestage.archives.wanted import Retries
+from harness.prestage.lists.lists import ImageList, Listed, Stage
+from harness.prestage.lists.reference import Reference
 
 QUICK = Retries(times=3, first=0.05)
 

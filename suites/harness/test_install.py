@@ -26,10 +26,10 @@ from harness.images.partitions.gpt import find_table, read_table
 from harness.images.partitions.gpt_draft import blank, new_entry
 from harness.images.partitions.layout import part_of, read_layout
 from harness.images.source import open_image
-from harness.prestage.disk import Wanted, stage_disk
-from harness.prestage.install import Flush, Wishes, Write, install, install_in_place, steps
-from harness.prestage.partition import LINUX_FILESYSTEM
-from harness.prestage.saved import index_filters, keep, label_filter
+from harness.install.install import Flush, Wishes, Write, install, install_in_place, steps
+from harness.install.saved import index_filters, keep, label_filter
+from harness.prestage.disk.partition import LINUX_FILESYSTEM
+from harness.prestage.disk.staging import Wanted, stage_disk
 from harness.tools import run
 from suites.harness.edited import sha256, trees
 from suites.harness.small_disk import small_disk
@@ -124,6 +124,18 @@ def test_the_table_is_sound_to_sgdisk_with_the_images_guid(image, staged, tmp_pa
         table = read_table(new)
         assert (table.is_sound, table.backup_is_at_end, table.disk_guid) == (True, True, read_table(old).disk_guid)
         assert table.protective_mbr.size_lba == SIZE // 512 - 1
+
+
+def test_first_boot_can_move_the_backup_table_of_a_disk_full_to_its_end(image, tmp_path):
+    """sfdisk's first usable sector is 2048, and sgdisk would leave as many free at the end, where the data is."""
+    folder, disk, made = tmp_path / "folder", tmp_path / "disk.raw", tmp_path / "installed.raw"
+    folder.mkdir()
+    (folder / "one_1.tgz").write_bytes(NOISE)
+    stage_disk(folder, disk, Wanted(size=2**30, data_size=400 * MIB))
+    install(image, disk, made, DATA)
+    run(["sgdisk", "--disk-guid=R", "--move-second-header", made])
+    assert b"No problems found" in run(["sgdisk", "-v", made])
+    assert [facts(each) for each in partitions_of(made)[3:]] == [facts(each) for each in partitions_of(disk)]
 
 
 def test_nothing_else_of_the_old_disk_is_left(image, staged, tmp_path):

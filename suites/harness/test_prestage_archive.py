@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from harness.containers.folder import FolderFiles
 from harness.errors import DamagedArtifact
-from harness.prestage.archive import write_archive
-from harness.prestage.archive_check import archive_findings, check_archive
-from harness.prestage.reference import Reference
+from harness.prestage.archives.archive import write_archive
+from harness.prestage.archives.archive_check import archive_findings, check_archive
+from harness.prestage.lists.reference import Reference
 from suites.harness.small_prestage import (
     CONFIG,
     LAYERS,

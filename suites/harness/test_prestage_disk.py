@@ -22,8 +22,8 @@ from harness.images.formats.raw import FileBlock
 from harness.images.partitions.gpt import read_table
 from harness.images.partitions.layout import part_of, read_layout
 from harness.images.source import open_image
-from harness.prestage.disk import Wanted, stage_disk
-from harness.prestage.partition import LINUX_FILESYSTEM, Span
+from harness.prestage.disk.partition import LINUX_FILESYSTEM, Span
+from harness.prestage.disk.staging import Wanted, stage_disk
 from harness.tools import run
 from suites.harness.edited import changed_outside, sha256
 from suites.harness.small_disk import small_disk
@@ -232,6 +232,8 @@ def test_an_image_keeps_its_partitions_byte_for_byte(folder, image, tmp_path):
         for partition in was.partitions:
             assert part_of(old, partition).read(0, partition.size) == part_of(new, partition).read(0, partition.size)
     assert contents_of(disk) == expected_of(folder)
+    run(["sgdisk", "--disk-guid=R", "--move-second-header", disk])  # as first boot does
+    assert b"No problems found" in run(["sgdisk", "-v", disk])
 
 
 def test_only_the_table_and_the_new_partition_change(folder, image, tmp_path):

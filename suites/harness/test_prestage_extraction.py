@@ -12,8 +12,9 @@ import pytest
 
 from harness.containers.layout import Image, LayerFile, write_layout
 from harness.errors import HarnessError
+from harness.prestage.archives.folder import SCRIPT_FILE
 from harness.tools import known_tools, run
-from suites.harness.prestaged import ART, EPOCH, SCRIPT, Guest, list_sums, pack, stem_of, unpack, write_folder
+from suites.harness.prestaged import ART, EPOCH, Guest, list_sums, pack, stem_of, unpack, write_folder
 
 COUNT = 6
 DIFFERS = "Digest did not match, expected sha256:"  # skopeo's words
@@ -391,5 +392,5 @@ def test_what_it_cannot_work_with_ends_it_in_words(staged, guest, tmp_path, opti
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_is_content():
-    done = subprocess.run(["shellcheck", SCRIPT], check=False, capture_output=True, text=True)
+    done = subprocess.run(["shellcheck", SCRIPT_FILE], check=False, capture_output=True, text=True)
     assert done.stdout == ""

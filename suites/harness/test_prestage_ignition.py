@@ -17,11 +17,10 @@ from harness.errors import BadInput, InvalidIgnition
 from harness.ignition.config import read_config
 from harness.ignition.units import option_sections
 from harness.ignition.validate import validate
-from harness.prestage.lists import Stage
-from harness.prestage.overrides import KEYS, decode, encode
-from harness.prestage.stage_units import (
+from harness.prestage.archives.folder import SCRIPT_FILE
+from harness.prestage.guest.overrides import KEYS, decode, encode
+from harness.prestage.guest.stage_units import (
     MOUNT_UNIT,
-    SCRIPT,
     SCRIPT_PATH,
     SERVICES,
     mount_unit,
@@ -29,6 +28,7 @@ from harness.prestage.stage_units import (
     spec_of,
     stage_config,
 )
+from harness.prestage.lists.lists import Stage
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl someone"
 STAGES = list(Stage)
@@ -83,7 +83,7 @@ def analyze(folder, units):
 def test_config_brings_the_script_and_two_units(stage):
     config = stage_config(stage, "4.10")
     (script,) = config.files()
-    assert (script.path, script.mode, script.content) == (SCRIPT_PATH, 493, SCRIPT.read_bytes())
+    assert (script.path, script.mode, script.content) == (SCRIPT_PATH, 493, SCRIPT_FILE.read_bytes())
     assert [(unit.name, unit.enabled) for unit in config.units()] == [(MOUNT_UNIT, None), (SERVICES[stage], True)]
     assert config.users() == ()
 

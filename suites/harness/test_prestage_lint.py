@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError, MissingTool
-from harness.prestage.lint import lint
-from harness.prestage.lint_configs import spec_for
-from harness.prestage.lint_rules import RULES
-from harness.prestage.lists import Stage
-from harness.prestage.subject import Place, read_subjects
-from harness.prestage.unitfile import Option, mount_unit_of, read_options
+from harness.prestage.lint.lint import lint
+from harness.prestage.lint.of_configs import spec_for
+from harness.prestage.lint.rules import RULES
+from harness.prestage.lint.subject import Place, read_subjects
+from harness.prestage.lint.unitfile import Option, mount_unit_of, read_options
+from harness.prestage.lists.lists import Stage
 from harness.tools import find_tool
 from suites.harness.test_cli import run_harness
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import BadInput
-from harness.prestage.listfile import read_text
-from harness.prestage.lists import Stage, check_lists, read_list
-from harness.prestage.problem import KINDS
-from harness.prestage.stages import BOOTSTRAP
+from harness.prestage.lists.listfile import read_text
+from harness.prestage.lists.lists import Stage, check_lists, read_list
+from harness.prestage.lists.problem import KINDS
+from harness.prestage.lists.stages import BOOTSTRAP
 from suites.harness.test_cli import run_harness
 
 ART = "quay.io/openshift-release-dev/ocp-v4.0-art-dev"

@@ -14,7 +14,7 @@ from harness.errors import BadInput, DamagedImage
 from harness.images.formats.raw import FileBlock
 from harness.images.partitions.gpt import read_table
 from harness.images.partitions.gpt_draft import blank, draft_of, new_entry
-from harness.prestage.partition import LINUX_FILESYSTEM, Room, Span, Taken, from_sector, of_size, room_on
+from harness.prestage.disk.partition import LINUX_FILESYSTEM, Room, Span, Taken, from_sector, of_size, room_on
 from harness.tools import find_tool
 
 GIB, MIB = 2**30, 2**20

@@ -15,12 +15,12 @@ import pytest
 from fixtures.release import DISCOVERY_TAGS
 from harness.containers.folder import FolderFiles
 from harness.errors import BadInput, StoreError
-from harness.prestage import pull as pulling
-from harness.prestage.archive_check import check_archive
-from harness.prestage.folder import archive_name, read_folder
-from harness.prestage.lists import ImageList, Stage
-from harness.prestage.pull import pull
-from harness.prestage.verify import verify
+from harness.prestage.archives import pull as pulling
+from harness.prestage.archives.archive_check import check_archive
+from harness.prestage.archives.folder import archive_name, read_folder
+from harness.prestage.archives.pull import pull
+from harness.prestage.archives.verify import verify
+from harness.prestage.lists.lists import ImageList, Stage
 from suites.harness.small_pull import SOON, Heard, listed, names, options, some
 
 

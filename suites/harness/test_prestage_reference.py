@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import BadInput
-from harness.prestage.reference import Reference, is_archive_name, meant_by
+from harness.prestage.lists.reference import Reference, is_archive_name, meant_by
 
 HEX = "fe8d01e2de1a04428b2dfd71711a6893ea84ad22890ea29ca92185705fc11f48"
 ART = "quay.io/openshift-release-dev/ocp-v4.0-art-dev"

@@ -10,9 +10,9 @@ import pytest
 from fixtures.release import DISCOVERY_TAGS, mirrored
 from harness.containers.skopeo import Access, Skopeo, Stopped, complaint, may_pass
 from harness.errors import BadInput, DamagedArtifact, RegistryFailed, ToolFailed
-from harness.prestage.pull import Options, pull
-from harness.prestage.reference import Reference
-from harness.prestage.verify import verify
+from harness.prestage.archives.pull import Options, pull
+from harness.prestage.archives.verify import verify
+from harness.prestage.lists.reference import Reference
 from harness.tools import run
 from suites.harness.small_pull import QUICK, Heard, listed, names, options, some, standing_before, through
 

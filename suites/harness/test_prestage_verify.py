@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from harness.cli import harness
 from harness.containers.folder import FolderFiles
 from harness.errors import BadInput, HarnessError, MissingFile
-from harness.prestage.folder import PrestageFolder, archive_name, read_folder, write_texts
-from harness.prestage.lists import ImageList, Listed, Stage
-from harness.prestage.pull import Options, pull
-from harness.prestage.reference import Reference
-from harness.prestage.verify import verify
+from harness.prestage.archives.folder import PrestageFolder, archive_name, read_folder, write_texts
+from harness.prestage.archives.pull import Options, pull
+from harness.prestage.archives.verify import verify
+from harness.prestage.lists.lists import ImageList, Listed, Stage
+from harness.prestage.lists.reference import Reference
 from harness.tools import find_tool, run
 from suites.harness.small_prestage import NAME, digest_of, image, members_of, packed, reference_of
 

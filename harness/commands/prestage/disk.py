@@ -11,7 +11,7 @@ from harness.commands.edit import refuse_existing
 from harness.commands.sizes import Size
 from harness.commands.stages import StageDisplay
 from harness.images.edits.draft import Form
-from harness.prestage.disk import Staged, Wanted, stage_disk
+from harness.prestage.disk.staging import Staged, Wanted, stage_disk
 
 
 @click.command()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from harness.prestage.lists import Stage
-from harness.prestage.overrides import ENDPOINTS, encode
-from harness.prestage.stage_units import DEFAULT_LABEL, stage_config
+from harness.prestage.guest.overrides import ENDPOINTS, encode
+from harness.prestage.guest.stage_units import DEFAULT_LABEL, stage_config
+from harness.prestage.lists.lists import Stage
 from harness.store import replacing
 
 LARGEST_KEY_FILE = 1 << 16  # bytes

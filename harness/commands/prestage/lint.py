@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from harness.errors import BadInput
-from harness.prestage.lint import Finding, Release
-from harness.prestage.lint import lint as lint_subjects
-from harness.prestage.lint_rules import RULES
-from harness.prestage.subject import read_subjects
+from harness.prestage.lint.lint import Finding, Release
+from harness.prestage.lint.lint import lint as lint_subjects
+from harness.prestage.lint.rules import RULES
+from harness.prestage.lint.subject import read_subjects
 
 RELEASE = re.compile(r"4\.(\d{1,2})(?:\.[\w.-]+)?", re.ASCII)
 OLDEST = 6  # OpenShift 4.6 was the first with Ignition 3

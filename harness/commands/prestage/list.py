@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from harness.prestage.lists import Checked, Listed, Stage, check_lists
-from harness.prestage.problem import summed_up
+from harness.prestage.lists.lists import Checked, Listed, Stage, check_lists
+from harness.prestage.lists.problem import summed_up
 
 KINDS = {
     "release": "list of a release",

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from harness.containers.skopeo import Access
-from harness.prestage import pull as pulling
-from harness.prestage.lists import read_list
-from harness.prestage.reference import Reference
-from harness.prestage.wanted import Retries
+from harness.prestage.archives import pull as pulling
+from harness.prestage.archives.wanted import Retries
+from harness.prestage.lists.lists import read_list
+from harness.prestage.lists.reference import Reference
 
 TERMINAL_SECONDS = 30.0  # over which the speed is reckoned
 PATH = click.Path(path_type=Path)

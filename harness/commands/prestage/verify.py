@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from harness.prestage.verify import LABEL
-from harness.prestage.verify import verify as verify_place
+from harness.prestage.archives.verify import LABEL
+from harness.prestage.archives.verify import verify as verify_place
 
 
 @click.command("verify")

@@ -66,6 +66,14 @@ class GptDraft:
         """How many partitions there can be."""
         return len(self.entries) // self.entry_size
 
+    def usable_to_the_end(self) -> GptDraft:
+        """With its first usable sector right behind the entries, for a partition that ends with the disk.
+
+        sgdisk --move-second-header, which CoreOS runs on first boot, leaves as many sectors free at the end of the disk
+        as the table does in front (gdisk 1.0.9). sfdisk leaves 2048 there, and sgdisk would then refuse such a disk.
+        """
+        return replace(self, first_usable_lba=self.entries_lba + self.entry_sectors)
+
     def entry(self, number: int) -> bytes:
         """The entry of a partition as it lies on the disk."""
         at = (number - 1) * self.entry_size

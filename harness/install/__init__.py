@@ -1,0 +1,1 @@
+"""An image written onto a disk, partitions of which are saved."""

@@ -1,0 +1,1 @@
+"""The prestage folder: an archive an image, pulled from registries and verified."""

@@ -1,0 +1,1 @@
+"""The folder on a partition at the end of a disk."""

@@ -1,0 +1,1 @@
+"""What a host is given to bring the images into its container storage."""

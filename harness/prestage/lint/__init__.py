@@ -1,0 +1,1 @@
+"""What is known to go wrong in other people's configs for this."""

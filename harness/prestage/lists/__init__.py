@@ -1,0 +1,1 @@
+"""What a release consists of: pull specs, lists of them, and what may be wrong with a list."""
