@@ -4,13 +4,24 @@ import json
 
 import pytest
 
+from harness.containers.completeness import completeness
+from harness.containers.stores import read_settings
+from harness.containers.verify import verify_storage
+from harness.deadline import Deadline
+from harness.images.partitions.layout import read_layout
+from harness.images.source import open_image
+from harness.images.system.tree import open_system
+from harness.machine.machine import DISK
+from harness.machine.qemu.layers import layer_of
 from harness.prestage.guest.overrides import decode, encode
 from harness.prestage.guest.stage_units import SERVICES, STAMPS
 from harness.prestage.lint.lint import lint
 from harness.prestage.lint.rules import RULES
 from harness.prestage.lint.subject import read_subjects
 from harness.prestage.lists.stages import Stage
+from harness.tools import run
 
+POWER_OFF = 180.0  # seconds
 SERVICE = SERVICES[Stage.DISCOVERY]
 
 
@@ -82,3 +93,28 @@ def test_data_partition_is_let_go(discovered, data_label):
 
 def test_nothing_is_left_of_the_unpacking(discovered):
     assert discovered.guest.check_output("ls -A /var/lib/prestage | grep -c scratch || true") == "0"
+
+
+def test_storage_is_whole_when_the_host_is_off(restores, discovery, prestaged, tmp_path):
+    """Read from the disk without booting: every layer's every file, for each image of the list."""
+    with restores(discovery, "switched-off") as machine:
+        machine.run("systemctl poweroff --no-block")
+        assert machine.process.wait(Deadline(POWER_OFF)) == 0
+        layers = [machine.scratch / DISK, discovery.folder / DISK, discovery.boot.image]
+        flattened(layers, tmp_path / "disk.raw")
+    with open_image(tmp_path / "disk.raw") as image:
+        system = open_system(read_layout(image.block))
+        settings = read_settings(system)
+        report = verify_storage(system, settings.root, settings.additional)
+    found = completeness(report, prestaged.references(Stage.DISCOVERY))
+    assert found.is_complete, "\n".join(found.lines())
+    assert [str(leftover) for leftover in found.leftovers] == []
+
+
+def flattened(layers, target):
+    """What a stack of disk files, top first, is to a guest."""
+    stack = {}
+    for layer in map(layer_of, reversed(layers)):
+        file = {"driver": "file", "filename": str(layer.path)}
+        stack = {"driver": layer.format, "file": file} | ({"backing": stack} if stack else {})
+    run(["qemu-img", "convert", "-O", "raw", f"json:{json.dumps(stack)}", target])
