@@ -13,19 +13,25 @@ def test_partition_table_is_sound(prestaged):
 
 def test_data_partition_is_the_last_and_ends_with_the_disk(prestaged):
     last = max(prestaged.layout.partitions, key=lambda partition: partition.start)
-    assert (last.number, last.label) == (prestaged.partition.number, prestaged.partition.label)
+    assert last.title == prestaged.partition.title
     table = prestaged.layout.gpt
-    end = prestaged.partition.start + prestaged.partition.size
-    assert (table.last_usable_lba + 1) * table.sector_size - end < MIB
+    free = (table.last_usable_lba + 1) * table.sector_size - last.start - last.size
+    assert 0 <= free < MIB, f"{free:,} usable bytes lie behind the data partition"
 
 
 def test_data_partition_is_aligned_and_of_linux(prestaged):
-    found = (prestaged.partition.start % MIB, str(prestaged.partition.type_guid).lower())
-    assert found == (0, LINUX_FILESYSTEM)
+    found = {"beyond a MiB": prestaged.partition.start % MIB, "type": str(prestaged.partition.type_guid)}
+    assert found == {"beyond a MiB": 0, "type": LINUX_FILESYSTEM}
 
 
 def test_filesystem_is_one_that_coreos_mounts(prestaged):
-    assert prestaged.partition.filesystem.type in {"xfs", "ext4"}
+    assert prestaged.filesystem.type in {"xfs", "ext4"}
+
+
+def test_superblock_is_sound_and_the_filesystem_within_its_partition(prestaged):
+    filesystem = prestaged.filesystem
+    assert filesystem.details.get("checksum_ok", True), "the superblock has another checksum than it says"
+    assert filesystem.size <= prestaged.partition.size
 
 
 def test_the_seeds_disk_comes_out_to_the_sector(prestaged):
@@ -33,8 +39,22 @@ def test_the_seeds_disk_comes_out_to_the_sector(prestaged):
     if not prestaged.is_ours:
         pytest.skip("the disk under test is not the seed's")
     (partition,) = prestaged.layout.gpt.partitions
-    found = (partition.number, partition.label, partition.first_lba, partition.last_lba, partition.size // 512)
-    assert found == (1, "data", 119_998_464, 251_658_206, 131_659_743)
-    details = prestaged.partition.filesystem.details
-    assert (details["agcount"], details["agblocks"]) == (4, 4_114_367)
-    assert prestaged.partition.filesystem.size == 16_457_467 * details["block_size"]
+    details = prestaged.filesystem.details
+    found = {
+        "number": partition.number,
+        "label": partition.label,
+        "first sector": partition.first_lba,
+        "last sector": partition.last_lba,
+        "groups": details["agcount"],
+        "blocks of a group": details["agblocks"],
+        "size": prestaged.filesystem.size,
+    }
+    assert found == {
+        "number": 1,
+        "label": "data",
+        "first sector": 119_998_464,
+        "last sector": 251_658_206,
+        "groups": 4,
+        "blocks of a group": 4_114_367,
+        "size": 16_457_467 * 4096,
+    }

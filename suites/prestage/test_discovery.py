@@ -13,27 +13,12 @@ from harness.images.source import open_image
 from harness.images.system.tree import open_system
 from harness.machine.machine import DISK
 from harness.machine.qemu.layers import layer_of
-from harness.prestage.guest.overrides import decode, encode
 from harness.prestage.guest.stage_units import SERVICES, STAMPS
-from harness.prestage.lint.lint import lint
-from harness.prestage.lint.rules import RULES
-from harness.prestage.lint.subject import read_subjects
 from harness.prestage.lists.stages import Stage
 from harness.tools import run
 
 POWER_OFF = 180.0  # seconds
 SERVICE = SERVICES[Stage.DISCOVERY]
-
-
-def test_config_has_none_of_the_known_defects(discovery_config, tmp_path):
-    (tmp_path / "discovery.ign").write_bytes(discovery_config.raw)
-    findings = lint(read_subjects([tmp_path / "discovery.ign"]), RULES, (4, 10))
-    assert [f"{found.where}: {found.what}" for found in findings] == []
-
-
-def test_override_for_the_assisted_service_is_the_config(discovery_config):
-    carried = decode(encode(Stage.DISCOVERY, discovery_config)).config.raw
-    assert json.loads(carried) == json.loads(discovery_config.raw)
 
 
 def test_there_is_no_network(discovered):
