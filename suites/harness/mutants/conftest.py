@@ -5,6 +5,7 @@ import pytest
 from harness.store import content_key
 from harness.tools import run
 from suites.harness.mutants.copies import Copy, Disk
+from suites.harness.mutants.forks import Forks
 from suites.harness.mutants.judge import judge
 
 
@@ -27,6 +28,12 @@ def workshop(store):
 
 
 @pytest.fixture(scope="session")
+def forks(workshop):
+    with Forks(workshop / "bytecode") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def disk_to_break(raw_reference, workshop):
     return Disk(raw_reference, workshop / "mutant.raw")
 
@@ -37,7 +44,7 @@ def file_to_break(reference, workshop):
 
 
 @pytest.fixture
-def judged(tmp_path, store, reference, workshop):
+def judged(forks, tmp_path, store, reference):
     """Runs the suite on an image; with `published`, the digests of the unbroken one are given under its name.
 
     Without `asks` only what needs no boot, with it the checks that boot and whose names match.
@@ -49,7 +56,7 @@ def judged(tmp_path, store, reference, workshop):
             metadata = tmp_path / "meta.json"
             metadata.write_text(meta_json(reference, image.name))
             options = ["--metadata", metadata]
-        return judge(image, tmp_path / "reports", store.root, workshop / "bytecode", options, asks=asks)
+        return judge(forks, image, tmp_path / "reports", store.root, options, asks=asks)
 
     return run_suite
 

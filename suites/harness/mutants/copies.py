@@ -1,4 +1,4 @@
-"""Working copies of the reference image: one per process, broken by a mutant and put back to what it was.
+"""Working copies of an image: one per process, broken by a mutant and put back to what it was.
 
 Copying 600 MB for every mutant costs half a second and dirties the page cache. Undoing what was done costs hundredths:
 each change leaves a function that takes it back; debugfs records what it overwrites, and e2undo puts it back.
@@ -98,39 +98,16 @@ class Copy:
                 self.put(offset, base.read(offset, length))
 
 
-class Disk(Copy):
-    """A raw copy of the reference disk, with hands for its partition table, filesystems and boot code.
-
-    `layout`, `files` and `system` show the unbroken image: what a mutant starts from.
-    """
+class PartitionedDisk(Copy):
+    """A raw copy of a disk with a GPT, with hands for that; `layout` is that of the unbroken disk."""
 
     def __init__(self, base: Path, path: Path) -> None:
         super().__init__(base, path)
         self._original = FileBlock(base)
         self.layout: Layout = read_layout(self._original)
-        self.system: SystemTree = open_system(self.layout)
-        self.boot = Ext4(self, "boot")
-        self.root = Ext4(self, "root")
-
-    @property
-    def metal_size(self) -> int:
-        """Bytes of the disk as it was laid out, before it was enlarged for clouds."""
-        return (self.layout.gpt.alternate_lba + 1) * self.layout.gpt.sector_size
 
     def start_of(self, label: str) -> int:
         return self.layout.partition(label).start
-
-    @contextmanager
-    def esp(self) -> Iterator[list[str]]:
-        """Arguments of mtools that name the EFI system partition."""
-        partition = self.layout.partition("EFI-SYSTEM")
-        self.will_change(partition.start, partition.size)
-        yield ["-i", f"{self.path}@@{partition.start}"]
-
-    def mtools(self, program: str, *arguments: str) -> None:
-        """Run one of mtools on the EFI system partition."""
-        with self.esp() as named:
-            run([program, *named, *arguments], env={"SOURCE_DATE_EPOCH": FIXED_TIME, "MTOOLS_SKIP_CHECK": "1"})
 
     def gpt(self, copy: str) -> Gpt:
         """One copy of the partition table: `primary` or `backup`."""
@@ -149,11 +126,38 @@ class Disk(Copy):
             table.write()
 
 
+class Disk(PartitionedDisk):
+    """A raw copy of the reference disk, with hands for its filesystems; `system` shows the unbroken one."""
+
+    def __init__(self, base: Path, path: Path) -> None:
+        super().__init__(base, path)
+        self.system: SystemTree = open_system(self.layout)
+        self.boot = Ext4(self, "boot")
+        self.root = Ext4(self, "root")
+
+    @property
+    def metal_size(self) -> int:
+        """Bytes of the disk as it was laid out, before it was enlarged for clouds."""
+        return (self.layout.gpt.alternate_lba + 1) * self.layout.gpt.sector_size
+
+    @contextmanager
+    def esp(self) -> Iterator[list[str]]:
+        """Arguments of mtools that name the EFI system partition."""
+        partition = self.layout.partition("EFI-SYSTEM")
+        self.will_change(partition.start, partition.size)
+        yield ["-i", f"{self.path}@@{partition.start}"]
+
+    def mtools(self, program: str, *arguments: str) -> None:
+        """Run one of mtools on the EFI system partition."""
+        with self.esp() as named:
+            run([program, *named, *arguments], env={"SOURCE_DATE_EPOCH": FIXED_TIME, "MTOOLS_SKIP_CHECK": "1"})
+
+
 @dataclass(slots=True)
 class Gpt:
     """One copy of the partition table, to be changed and written back (UEFI 2.10, 5.3)."""
 
-    disk: Disk
+    disk: PartitionedDisk
     lba: int
     header: bytearray
     entries_lba: int
@@ -187,7 +191,7 @@ class Gpt:
 class Ext4:
     """The ext4 filesystem of one partition, changed by debugfs, which keeps all of its checksums right."""
 
-    def __init__(self, disk: Disk, label: str) -> None:
+    def __init__(self, disk: PartitionedDisk, label: str) -> None:
         self.disk = disk
         self.label = label
         self.start = disk.start_of(label)

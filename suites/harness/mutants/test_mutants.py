@@ -1,8 +1,5 @@
 """Proof that suites/rhcos can fail: exactly the right checks catch each mutant, and they name the cause."""
 
-import re
-import textwrap
-
 import pytest
 
 from harness.images.block import Part
@@ -16,7 +13,7 @@ from suites.harness.mutants import (
     of_partition_table,
     of_running_system,
 )
-from suites.harness.mutants.judge import OF_THE_HARNESS, offline_checks
+from suites.harness.mutants.judge import OF_THE_HARNESS, assert_caught, assert_refused, offline_checks
 from suites.harness.mutants.mutant import MUTANTS
 
 MODULES = (
@@ -75,9 +72,9 @@ def test_restored_copy_is_the_reference_again(disk_to_break, file_to_break):
         assert not differ(copy)
 
 
-def test_every_offline_check_is_failed_by_some_mutant(reference, tmp_path):
+def test_every_offline_check_is_failed_by_some_mutant(forks, reference, tmp_path):
     caught = {check for name in OFFLINE for check in MUTANTS[name].fails}
-    asked = offline_checks(reference.path, tmp_path)
+    asked = offline_checks(forks, reference.path, tmp_path)
     assert caught <= asked, f"no such checks: {sorted(caught - asked)}"
     assert sorted(asked - caught) == sorted(BEYOND_MUTANTS)
 
@@ -109,19 +106,6 @@ def judge_broken(copy, mutant, judged):
         return judged(copy.path, published=mutant.is_published, asks=mutant.asks)
     finally:
         copy.restore()
-
-
-def assert_caught(found, mutant):
-    assert found.results, found.said
-    assert found.failed == mutant.fails, found.causes
-    assert {found.results[name].verdict_class for name in found.failed} == {mutant.verdict}
-    assert re.search(mutant.cause, found.causes), f"no cause line matches {mutant.cause!r}:\n{found.causes}"
-
-
-def assert_refused(found, cause):
-    told = [line for line in found.said.splitlines() if line.strip()]
-    assert (found.exit_code, len(told)) == (2, 1), found.said
-    assert re.search(cause, told[0]), textwrap.shorten(told[0], 400)
 
 
 def differ(copy):
