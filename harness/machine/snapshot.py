@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.deadline import Deadline
-from harness.errors import BadInput, DeadlinePassed, StoreError
+from harness.deadline import Deadline, overdue
+from harness.errors import BadInput, DeadlinePassed, HostTooBusy, StoreError
 from harness.ignition.access import with_access
 from harness.machine.boot import Boot
 from harness.machine.extras import prepare_overlays, restored_extras
@@ -61,6 +61,11 @@ BLOCK = 64 * 1024  # bytes; memory is kept sparse in units of this
 
 RAM, STATE, EMPTY, FACTS = "ram", "state", "empty.qcow2", "snapshot.json"
 FIRST_BOOT = "first-boot"
+LATE_UNITS = """
+for unit in $(systemctl --failed --no-legend --plain | cut -d ' ' -f 1); do
+    [ "$(systemctl show --property Result --value "$unit")" != timeout ] || echo "$unit"
+done
+"""
 
 log = logging.getLogger(__name__)
 
@@ -262,9 +267,18 @@ def _boot_and_look(folder: Path, boot: Boot, store: Store, logs: Path, deadline:
     with booted(boot, store, logs, deadline) as machine:
         booting = _booting_time(machine)
         if machine.has_channel:
-            machine.collect_journal(Deadline(60))
+            machine.collect_journal(Deadline(PREPARE_TIME))
+            _refuse_late_units(machine)
         machine.process.kill()
     _keep_facts(folder, boot, logs, {"host_keys": "", "cold_boot": booting, "saving": 0.0, "guest_clock": 0.0})
+
+
+def _refuse_late_units(machine: Machine) -> None:
+    """Raise HostTooBusy where units timed out on an overloaded host: kept, that would be told of every later run."""
+    if late := machine.run(LATE_UNITS).text.split():
+        error = overdue(f"{late[0]}: timed out in the first boot", where="guest")
+        if isinstance(error, HostTooBusy):
+            raise error
 
 
 def _booting_time(machine: Machine) -> float:
@@ -284,6 +298,7 @@ def _keep_facts(folder: Path, boot: Boot, logs: Path, facts: dict[str, Any]) -> 
 def _prepare(machine: Machine, deadline: Deadline) -> float:
     """Leave a guest so that it answers soon after a restore; returns how far its clock is ahead of ours."""
     machine.collect_journal(Deadline(PREPARE_TIME))
+    _refuse_late_units(machine)
     machine.host_keys = machine.run(READ_HOST_KEYS).text
     if machine.has_network:
         # First use starts the user's session and fills caches.

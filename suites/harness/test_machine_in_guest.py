@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from harness.deadline import Deadline
-from harness.errors import MachineFailed
+from harness.errors import HostTooBusy, MachineFailed
 from harness.machine.hardware.spec import MachineSpec
 from harness.machine.machine import CONSOLE_LOG
-from harness.machine.snapshot import restored, snapshot_of
+from harness.machine.snapshot import key_of, restored, snapshot_of
 from harness.report.folder import machine_folder
 from harness.tools import run
 
@@ -125,7 +125,6 @@ def test_what_cannot_be_saved_boots_anew_and_sees_its_disks(first_boot, store, r
     assert found == SEEN_NVME
 
 
-@pytest.mark.nightly
 def test_a_guest_without_network_is_asked_by_its_channel(first_boot, store, run_folder):
     boot = replace(first_boot, spec=MachineSpec(nics=0))
     snapshot = snapshot_of(boot, store, machine_folder(run_folder, "first-boot-alone"), Deadline(BOOT_TIME))
@@ -135,7 +134,6 @@ def test_a_guest_without_network_is_asked_by_its_channel(first_boot, store, run_
             machine.shell.connect(Deadline(5))
 
 
-@pytest.mark.nightly
 def test_a_disk_out_of_a_file_keeps_what_the_first_boot_wrote_and_the_file_stays(
     first_boot, store, run_folder, tmp_path
 ):
@@ -151,3 +149,16 @@ def test_a_disk_out_of_a_file_keeps_what_the_first_boot_wrote_and_the_file_stays
     with restored(snapshot, store, machine_folder(run_folder, "with-data"), Deadline(BOOT_TIME)) as machine:
         assert machine.run(f"head -c 12 {MARKED}; printf other >{MARKED}; sync").text == "first-bootaa"
     assert data.read_bytes() == before
+
+
+def test_a_first_boot_in_which_a_unit_timed_out_on_a_busy_host_is_not_kept(first_boot, store, run_folder, monkeypatch):
+    late = (
+        "[Service]\nType=oneshot\nTimeoutStartSec=1\nExecStart=/bin/sleep 60\n[Install]\nWantedBy=multi-user.target\n"
+    )
+    units = [{"name": "late.service", "enabled": True, "contents": late}]
+    config = {"ignition": {"version": "3.0.0"}, "systemd": {"units": units}}
+    boot = replace(first_boot, ignition=json.dumps(config).encode())
+    monkeypatch.setattr("os.getloadavg", lambda: (400.0, 0.0, 0.0))
+    with pytest.raises(HostTooBusy, match=r"late\.service: timed out in the first boot, on a host with a load of 400"):
+        snapshot_of(boot, store, machine_folder(run_folder, "first-boot-late"), Deadline(BOOT_TIME))
+    assert store.find("snapshot", key_of(boot)) is None

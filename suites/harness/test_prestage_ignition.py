@@ -109,7 +109,7 @@ def test_service_runs_once_before_whatever_pulls_images_and_is_required_by_nobod
 def test_mount_is_ordered_before_its_own_stage_and_waits_for_seconds_only(stage):
     unit = options(mount_unit(stage, "my-data"))
     assert unit["Unit", "Before"] == [f"{SERVICES[stage]} umount.target"]
-    assert unit["Unit", "JobTimeoutSec"] + unit["Mount", "TimeoutSec"] == ["30", "30"]
+    assert unit["Unit", "JobTimeoutSec"] + unit["Mount", "TimeoutSec"] == ["90", "90"]
     assert unit["Mount", "What"] == ["/dev/disk/by-partlabel/my-data"]
     assert unit["Mount", "Options"][0].split(",")[0] == "ro"
 

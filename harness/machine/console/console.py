@@ -81,6 +81,7 @@ class Console:
         self._awaited: list[_Awaited] = []
         self._cleaner, self._raw, self._quiet = TextCleaner(), LineCutter(), LineCutter()
         self._filter = KernelLineFilter()
+        self._is_judged = True  # whether the line that has no end yet has been looked at
         self._screen: Screen | None = None
         self._taps: tuple[Tap, ...] = () if tap is None else (tap,)
         self._chunks = 0  # received so far
@@ -292,7 +293,8 @@ class Console:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         while True:
-            is_silent = not poll.poll(IDLE * 1000 if self._filter.is_holding else None)
+            is_waiting = self._filter.is_holding or not self._is_judged
+            is_silent = not poll.poll(IDLE * 1000 if is_waiting else None)
             self._is_reading = True
             try:
                 chunk = b"" if is_silent else self._socket.recv(CHUNK)
@@ -307,7 +309,7 @@ class Console:
                 tap.see(chunk)
         with self.pulse.beat():
             self._take(b"")
-            self._record(self._raw.finish())
+            self._record(self._raw.finish(), is_silent=True)
             self.has_ended = True
         for tap in self._taps:
             tap.end()
@@ -319,7 +321,7 @@ class Console:
             self._screen.feed(chunk)
         text = self._cleaner.feed(chunk)
         lines = self._raw.feed(text)
-        self._record(lines)
+        self._record(lines, is_silent=not chunk)
         if self.at_final is not None and self.watcher.final is not None:
             at_final, self.at_final = self.at_final, None
             at_final()
@@ -339,9 +341,11 @@ class Console:
         while self._unread_size > MOST_UNREAD:
             self._unread_size -= len(self._unread.popleft())
 
-    def _record(self, lines: list[str]) -> None:
+    def _record(self, lines: list[str], *, is_silent: bool) -> None:
+        """A line without an end is judged when nothing more comes: half a line would be quoted as the cause."""
+        self._is_judged = is_silent or not self._raw.rest
         if lines or self._raw.rest:
-            self.watcher.feed(lines, self._raw.rest)
+            self.watcher.feed(lines, self._raw.rest if is_silent else "")
             self.timeline.feed([*lines, self._raw.rest], self.elapsed)
         self._lines.extend(lines)
         self._log.record(lines, self.elapsed)

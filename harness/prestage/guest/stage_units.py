@@ -48,7 +48,7 @@ BEFORE: Final[Mapping[Stage, str]] = {  # whatever pulls images there
 }
 DEFAULT_LABEL: Final = "data"
 LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,35}")  # of 36 UTF-16 units (UEFI 2.10, 5.3.3)
-MOUNT_SECONDS: Final = 30
+MOUNT_SECONDS: Final = 90  # as long as systemd waits for a device; 30 were not enough on an overloaded host
 EXTRACTION_MINUTES: Final = 120
 
 DISCOVERY_SPEC: Version = (3, 1)  # what assisted-service merges into its discovery config
