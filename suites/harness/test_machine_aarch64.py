@@ -116,14 +116,18 @@ def test_a_restored_guest_answers_by_its_channel(restored_guest):
 
 
 def test_a_restored_guest_sees_its_disks_as_they_were_asked_for(restored_guest):
+    """Which of the SCSI disks is sda is decided anew in every boot."""
     mib = 2**20
-    assert restored_guest.run(DISKS).text.splitlines() == [
-        f"sda {65 * mib} 4096 4096 disk-2",
-        f"sdb {66 * mib} 512 4096 disk-3",
-        f"sdc {66 * mib} 512 4096 disk-3",
-        f"vda {88 * mib} 512 512 primary-disk",
-        f"vdb {64 * mib} 4096 4096 extra",
-    ]
+    found = [line.partition(" ")[2] for line in restored_guest.run(DISKS).text.splitlines()]
+    assert sorted(found) == sorted(
+        [
+            f"{65 * mib} 4096 4096 disk-2",
+            f"{66 * mib} 512 4096 disk-3",
+            f"{66 * mib} 512 4096 disk-3",
+            f"{88 * mib} 512 512 primary-disk",
+            f"{64 * mib} 4096 4096 extra",
+        ]
+    )
 
 
 def test_restored_guests_know_the_time_and_share_no_numbers(clones):

@@ -30,6 +30,7 @@ class Process:
         """Start `argv`; `keep_open` are file descriptors it inherits. Raises MissingTool."""
         self.argv = (find_tool(argv[0]), *argv[1:])
         self._was_ended_by_us = False
+        self._words: str | None = None
         self._errors = scratch / f"{Path(argv[0]).name}.stderr"
         tied = [find_tool("setpriv"), "--pdeathsig", "KILL", "--", find_tool("sh"), "-c", UNLESS_ORPHANED]
         with self._errors.open("wb") as errors:
@@ -49,6 +50,7 @@ class Process:
 
     def __exit__(self, *exception: object) -> None:
         self.kill()
+        self._words = self.last_words  # its scratch folder goes next
 
     @property
     def pid(self) -> int:
@@ -61,6 +63,8 @@ class Process:
     @property
     def last_words(self) -> str:
         """The end of what it wrote to standard error."""
+        if self._words is not None:
+            return self._words
         with self._errors.open("rb") as errors:
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - LAST_WORDS))
             return errors.read().decode(errors="replace").strip()
