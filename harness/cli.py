@@ -9,11 +9,11 @@ import errno
 import os
 import signal
 import sys
-from importlib import import_module
 from typing import NoReturn
 
 import click
 
+from harness.commands.lazy import lazy_group
 from harness.errors import HarnessError
 
 # Command -> its module, the name there, and the line `harness --help` shows: help needs to import none of them.
@@ -48,25 +48,7 @@ TERMINATED = 143  # 128 + SIGTERM
 HUNG_UP = 129  # 128 + SIGHUP
 
 
-class LazyGroup(click.Group):
-    """A group that knows its commands' names and imports a command only to run it."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        module, name, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(import_module(module), name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][2]) for name in sorted(COMMANDS)])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=lazy_group(COMMANDS), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="image-harness", message="%(prog)s %(version)s")
 def harness() -> None:
     """Decide whether a CoreOS-style disk image may ship.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -135,7 +136,7 @@ def _refused(kind: str) -> Iterator[bytes]:
     yield b""
 
 
-class _Folder:
+class _Folder(ABC):
     """One run over the blobs of a folder; a subclass knows where they lie."""
 
     top = MANIFEST
@@ -148,17 +149,17 @@ class _Folder:
         self.digests: set[str] = set()  # of all manifests and lists
         self.is_known_whole = True  # no manifest is lacking that might want what nobody else wants
 
+    @abstractmethod
     def place(self, named: Descriptor) -> str:
         """Where a blob lies."""
-        raise NotImplementedError
 
+    @abstractmethod
     def place_of_manifest(self, named: Descriptor) -> str:
         """Where the manifest of an instance lies."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_marked(self, mark: bytes) -> bool:
         """Whether the file that tells what kind of folder this is says so."""
-        raise NotImplementedError
 
     def images(self) -> Iterator[FolderImage]:
         """All images, noting everything wrong on the way."""

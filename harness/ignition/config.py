@@ -159,14 +159,15 @@ def read_config(source: Path | bytes, name: str = "") -> Config:
     if isinstance(source, bytes):
         name, raw = name or "Ignition config", source
     else:
-        name, raw = name or os.fspath(source), _read(source)
+        name, raw = name or os.fspath(source), read_bounded(source)
     if len(raw) > SIZE_LIMIT:
         _refuse(f"is larger than {SIZE_LIMIT:,} bytes", name, "fetch large contents by URL")
     document = _parse(raw, name)
     return Config(name, raw, document, _version(document, name))
 
 
-def _read(path: Path) -> bytes:
+def read_bounded(path: Path) -> bytes:
+    """A file, at most one byte more of it than SIZE_LIMIT. Raises BadInput where it cannot be read."""
     try:
         if not path.is_file():
             raise BadInput("is not a regular file" if path.exists() else "does not exist", where=str(path))

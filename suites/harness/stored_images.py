@@ -20,10 +20,11 @@ EPOCH = 1_700_000_000
 PROGRAM = b"\x7fELF\x02" + bytes(range(256)) * 400
 
 
-def obstacle():
-    """Why no store can be filled here, or nothing."""
-    if known_tools()["skopeo"].find() is None:
-        return "skopeo is not installed"
+def obstacle(*programs):
+    """Why no store can be filled here by these programs, or nothing."""
+    for name in programs:
+        if known_tools()[name].find() is None:
+            return f"{name} is not installed"
     if os.geteuid():
         return "only root can write whiteouts and owners as the guest needs them"
     try:
@@ -33,7 +34,13 @@ def obstacle():
     return ""
 
 
-needs_store = pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "never")
+def needs(*programs):
+    """The mark of tests that fill a store by these programs."""
+    why = obstacle(*programs)
+    return pytest.mark.skipif(bool(why), reason=why or "never")
+
+
+needs_store = needs("skopeo")
 
 
 @dataclass

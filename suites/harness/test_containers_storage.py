@@ -17,29 +17,15 @@ import pytest
 from harness.containers.images import LAYERED_NAME, STATIC_NAME, busybox_images
 from harness.containers.layout import Image, LayerFile, write_layout
 from harness.containers.storage import normalise, store_images
-from harness.errors import BadInput, BuildFailed, HarnessError
-from harness.tools import known_tools, run
+from harness.errors import BadInput, BuildFailed
+from harness.tools import run
 from suites.harness.nobody import as_nobody
+from suites.harness.stored_images import EPOCH, PROGRAM, needs_store
 
-EPOCH = 1_700_000_000
-PROGRAM = b"\x7fELF\x02" + bytes(range(256)) * 400
 NAMES = (STATIC_NAME, LAYERED_NAME)
 
 
-def obstacle():
-    """Why no store can be filled here, or nothing."""
-    if known_tools()["skopeo"].find() is None:
-        return "skopeo is not installed"
-    if os.geteuid():
-        return "only root can write whiteouts and owners as the guest needs them"
-    try:
-        run(["unshare", "--mount", "true"])
-    except HarnessError as cause:
-        return f"no mount namespace: {cause}"
-    return ""
-
-
-pytestmark = pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "never")
+pytestmark = needs_store
 
 
 @pytest.fixture(scope="module")

@@ -11,30 +11,15 @@ import time
 import pytest
 
 from harness.containers.layout import Image, LayerFile, write_layout
-from harness.errors import HarnessError
 from harness.prestage.archives.folder import SCRIPT_FILE
-from harness.tools import known_tools, run
 from suites.harness.prestaged import ART, EPOCH, Guest, list_sums, pack, stem_of, unpack, write_folder
+from suites.harness.stored_images import needs
 
 COUNT = 6
 DIFFERS = "Digest did not match, expected sha256:"  # skopeo's words
 
 
-def obstacle():
-    """Why the script cannot run here, or nothing."""
-    for name in ("skopeo", "podman"):
-        if known_tools()[name].find() is None:
-            return f"{name} is not installed"
-    if os.geteuid():
-        return "only root can fill a store"
-    try:
-        run(["unshare", "--mount", "true"])
-    except HarnessError as cause:
-        return f"no mount namespace: {cause}"
-    return ""
-
-
-needs_store = pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "never")
+needs_store = needs("skopeo", "podman")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import BadInput, InvalidIgnition
-from harness.ignition.config import SIZE_LIMIT, Config, read_config
+from harness.ignition.config import SIZE_LIMIT, Config, read_bounded, read_config
 from harness.prestage.lists.lists import Stage
 
 KEYS: Final[Mapping[Stage, str]] = {Stage.DISCOVERY: "ignition_config_override", Stage.INSTALL: "config"}
@@ -44,7 +44,7 @@ def decode(source: Path | bytes, name: str = "") -> Override:
     for a config in it that is none.
     """
     name = name or (str(source) if isinstance(source, Path) else "the patch")
-    raw = source if isinstance(source, bytes) else _read(source)
+    raw = source if isinstance(source, bytes) else read_bounded(source)
     if len(raw) > SIZE_LIMIT:
         raise BadInput(f"is larger than {SIZE_LIMIT:,} bytes", where=name)
     stage, text = _only_key(raw, name)
@@ -53,16 +53,6 @@ def decode(source: Path | bytes, name: str = "") -> Override:
     except UnicodeEncodeError as cause:  # half a surrogate pair, which JSON can write
         raise InvalidIgnition("holds text that is no Unicode", where=f"{name}: $.{KEYS[stage]}") from cause
     return Override(stage, read_config(inner, f"{name}: $.{KEYS[stage]}"))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise BadInput("is not a regular file" if path.exists() else "does not exist", where=str(path))
-        with path.open("rb") as stream:
-            return stream.read(SIZE_LIMIT + 1)
-    except OSError as cause:
-        raise BadInput(f"cannot be read: {cause.strerror}", where=str(path)) from cause
 
 
 def _only_key(raw: bytes, name: str) -> tuple[Stage, str]:
