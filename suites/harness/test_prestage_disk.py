@@ -470,8 +470,8 @@ def test_who_is_interrupted_leaves_no_half_disk(how, tmp_path):
     source.mkdir()
     place.mkdir()
     with (source / "one.tgz").open("wb") as file:
-        file.truncate(8 * GIB)
-    command = ["prestage", "disk", source, "--size", "20G", "--data-size", "15G", "-o", place / "disk.raw"]
+        file.truncate(3 * GIB)
+    command = ["prestage", "disk", source, "--size", "9G", "--data-size", "5G", "-o", place / "disk.raw"]
     listening = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # even in background
     run_it = f"{listening}from harness.cli import main; main(sys.argv[1:])"
     begun = subprocess.Popen([sys.executable, "-c", run_it, *command], stderr=subprocess.DEVNULL)
