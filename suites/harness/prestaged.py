@@ -1,9 +1,13 @@
 """A prestage folder of small images and a containers-storage of a test's own, filled and read by the real programs."""
 
+import base64
+import contextlib
 import hashlib
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 
 from harness.containers.folder import FolderFiles
@@ -11,10 +15,14 @@ from harness.containers.layout import Image, LayerFile, write_layout
 from harness.containers.verify import verify_storage
 from harness.prestage.archives.folder import SCRIPT_FILE
 from harness.tools import run
+from suites.harness.stored_images import needs
 
 EPOCH = 1_700_000_000
 ART = "quay.io/openshift-release-dev/ocp-v4.0-art-dev"
 SETTINGS = '[storage]\ndriver = "overlay"\nrunroot = "{0}/run"\ngraphroot = "{0}/root"\n'
+
+
+needs_store = needs("skopeo", "podman")
 
 
 def images(count, size=40_000, shared=2):
@@ -90,9 +98,9 @@ class Guest:
     def run(self, *argv):
         return subprocess.run(**self.command(*argv), check=False, capture_output=True, timeout=600)
 
-    def script(self, folder, *options, listed="ai-images.txt"):
+    def script(self, folder, *options, listed="ai-images.txt", script=SCRIPT_FILE):
         more = ["--state", self.state, "--jobs", 2, *options]
-        return ["bash", SCRIPT_FILE, *more, folder, folder / listed]
+        return ["bash", script, *more, folder, folder / listed]
 
     def extract(self, folder, *options, **more):
         return self.run(*self.script(folder, *options, **more))
@@ -102,20 +110,68 @@ class Guest:
         command = self.command(*self.script(folder, *options))
         return subprocess.Popen(**command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
+    def kill_jobs(self):
+        """Each job has a process group of its own, all hold the lock of the state folder open, and some fork."""
+        asking = ["fuser", self.state / "lock"]
+        while users := subprocess.run(asking, check=False, capture_output=True, text=True).stdout.split():
+            for pid in users:
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(int(pid), signal.SIGKILL)
+
     def copy(self, layout, image, reference):
         """What somebody else does: put an image into the store."""
         done = self.run("skopeo", "copy", "-q", f"oci:{layout}:{image}", f"containers-storage:{reference}")
         assert done.returncode == 0, done.stderr
 
+    def images(self):
+        """The records of the store's images."""
+        path = self.root / "root/overlay-images/images.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
     def names(self):
         """Every name in the store -> the id of its image."""
-        path = self.root / "root/overlay-images/images.json"
-        found = json.loads(path.read_text()) if path.exists() else []
-        return {name: image["id"] for image in found for name in image.get("names", [])}
+        return {name: image["id"] for image in self.images() for name in image.get("names", [])}
 
     def digests(self):
-        path = self.root / "root/overlay-images/images.json"
-        return {name: image["digest"] for image in json.loads(path.read_text()) for name in image.get("names", [])}
+        return {name: image["digest"] for image in self.images() for name in image.get("names", [])}
+
+    def forget_image(self, reference):
+        """Its layers stay, as when the power is cut before skopeo has written the image's record."""
+        images, folder = self.images(), self.root / "root/overlay-images"
+        kept = [image for image in images if reference not in image.get("names", [])]
+        (folder / "images.json").write_text(json.dumps(kept))
+        for image in images:
+            if image not in kept:
+                shutil.rmtree(folder / image["id"])
+
+    def tear_image(self, reference):
+        """As when skopeo is killed after it has written the image's record and manifest, and nothing else yet."""
+        images, folder = self.images(), self.root / "root/overlay-images"
+        (image,) = [image for image in images if reference in image.get("names", [])]
+        for name in ("names", "names-history"):
+            image.pop(name)
+        for kind in ("big-data-names", "big-data-sizes", "big-data-digests"):
+            kept = {name: image[kind][name] if isinstance(image[kind], dict) else None for name in image[kind]}
+            kept.pop(f"sha256:{image['id']}")
+            image[kind] = kept if isinstance(image[kind], dict) else list(kept)
+        (folder / "images.json").write_text(json.dumps(images))
+        config = base64.b64encode(f"sha256:{image['id']}".encode()).decode()
+        (folder / image["id"] / f"={config}").unlink()
+
+    def empty_layers_without(self, *references):
+        """Truncate every file of the layers that these images do not use."""
+        path = self.root / "root/overlay-layers/layers.json"
+        layers = {layer["id"]: layer for layer in json.loads(path.read_text())} if path.exists() else {}
+        used = set()
+        for image in self.images():
+            layer = image["layer"] if set(references) & set(image.get("names", [])) else None
+            while layer:
+                used.add(layer)
+                layer = layers[layer].get("parent")
+        for other in layers.keys() - used:
+            for path in (self.root / "root/overlay" / other / "diff").rglob("*"):
+                if path.is_file():
+                    os.truncate(path, 0)
 
     def problems(self):
         """What a full check of the store finds wrong."""

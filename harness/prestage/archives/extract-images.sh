@@ -14,10 +14,12 @@
 #
 # What makes an image count as there, after any crash:
 # - containers-storage does not flush what it unpacks. After a power cut an image may look complete and have empty
-#   files. So only the marker in DIR/finished counts, and it is written after the filesystem of the store was flushed.
+#   files. So only the marker in DIR/finished counts, and it is written after the filesystem of the store was flushed:
+#   for all images at once that were copied since the last flush. A journal line that says `extracted` comes after that.
 # - What was begun (DIR/begun, flushed before skopeo runs) and has no marker is not trusted, nor is any layer of it,
 #   even one that no image names yet: skopeo would use it again for whatever image shares it. Such an image is copied
 #   once more, which gathers its layers under one name, and deleted with all of them before anything is extracted.
+# - Groups are as large as what GROUP_SECONDS bring, so a crash costs no more work than that, and what was under way.
 # - Images that were in the store before our first run (DIR/before) came with the operating system and are its affair.
 #   Others' later images of our list are replaced like our own, but only while their archive is sound; those that a
 #   container uses stay. Images that the list does not name are left alone, and so are the layers they share.
@@ -30,6 +32,17 @@
 
 set -u -o pipefail
 export LC_ALL=C
+
+GROUP_SECONDS=5 GROUP_IMAGES=16 # the most that is copied before it is flushed
+
+# skopeo keeps what it learns of blobs in a cache that it flushes some forty times an image. Nothing here needs that on
+# a disk, so where we may have mounts of our own it gets memory. Later mounts and unmounts of the system reach us.
+if [[ ! ${EXTRACT_IMAGES_MOUNTS-} && -f $0 ]] && unshare --mount true 2>/dev/null; then
+    EXTRACT_IMAGES_MOUNTS=own exec unshare --mount --propagation slave "$BASH" "$0" "$@"
+fi
+if [[ ${EXTRACT_IMAGES_MOUNTS-} ]]; then
+    mkdir -p /var/lib/containers/cache && mount -t tmpfs -o mode=0700 cache /var/lib/containers/cache
+fi 2>/dev/null
 
 state=/var/lib/prestage label='' stamp='' jobs=0 level=''
 [[ ${JOURNAL_STREAM-} ]] && level='<3>' # lets `journalctl -p err` find failures
@@ -65,8 +78,6 @@ for program in skopeo podman tar flock; do
     [[ $(type -P "$program") ]] || unusable "$program is not installed"
 done
 podman=(podman --events-backend none) # else it writes a line of its own into the journal for each thing it does
-has_tmpdir='' # skopeo before 1.2 knows only TMPDIR, later ones put large files elsewhere all the same
-[[ $(skopeo --help 2>/dev/null) == *--tmpdir* ]] && has_tmpdir=yes
 unzip=gzip
 [[ $(type -P pigz) ]] && unzip=pigz
 
@@ -140,16 +151,30 @@ rm -rf "$scratch" # of a run that was killed
 mkdir -m 0700 "$scratch" || unusable "$scratch cannot be made"
 
 declare -A id_of=() names_of=()
+store='' # its folder
 read_store() {
-    local id names name
+    local id names name line
     id_of=() names_of=()
-    "${podman[@]}" images --no-trunc --noheading --format '{{.ID}} {{.Names}}' >"$scratch/images" 2>"$scratch/error" ||
-        unusable "podman cannot list images: $(last_line "$scratch/error")"
+    until "${podman[@]}" --log-level debug images --no-trunc --noheading --format '{{.ID}} {{.Names}}' \
+        >"$scratch/images" 2>"$scratch/error"; do
+        line=$(last_line "$scratch/error") # podman lists nothing where the copy of one image ended before its config
+        if [[ ! -s $state/begun || ! $line =~ \"([0-9a-f]{64})\" ]] ||
+            ! skopeo delete "containers-storage:@${BASH_REMATCH[1]}" >/dev/null 2>&1; then
+            unusable "podman cannot list images: $line"
+        fi
+        echo "removed the image ${BASH_REMATCH[1]}: an interrupted run left it without its config"
+    done
     while read -r id names; do
         names=${names#[} names=${names%]} id=${id#sha256:}
         names_of[$id]=$names
         for name in $names; do id_of[$name]=$id; done
     done <"$scratch/images"
+    [[ ! $store ]] || return 0
+    while read -r line; do # to ask `podman info` takes as long as an image
+        [[ $line =~ 'Using graph root '(/[^\"]*) ]] && store=${BASH_REMATCH[1]}
+    done <"$scratch/error"
+    [[ -d $store ]] || store=$("${podman[@]}" info --format '{{.Store.GraphRoot}}' 2>/dev/null)
+    [[ -d $store ]] || unusable 'podman does not say where its storage is'
 }
 
 # The last thing a program said, in one line; skopeo wraps it as time="..." level=fatal msg="...".
@@ -207,36 +232,35 @@ is_done() {
     [[ ! $REPLY || ${id_of[$REPLY]-} == "${id_of[$1]}" ]]
 }
 
-# --- one image
+# --- one image, from its archive into the store
 
 wrong() { # ROOM CAUSE
-    printf %s "$2" >"$1/cause"
+    printf '%s\n' "$2" >"$1/cause"
     return 1
 }
 
 # Unpack an archive into a folder of its own and verify it; on failure the file `cause` in there says why.
 unpacked() { # ROOM REFERENCE
-    local room=$1 stem archive sum status hashing
+    local room=$1 stem archive sum status hash hashing
     stem_of "$2"
     stem=$REPLY archive=$folder/$REPLY.tgz
     mkdir -p "$room/tmp" || return
     [[ -f $archive ]] || { wrong "$room" 'it is missing' || return; }
     [[ ! $has_sums || ${sums[$stem.tgz]-} ]] || { wrong "$room" 'SHA256SUMS does not list it' || return; }
-    mkfifo "$room/pipe"
-    sha256sum <"$room/pipe" >"$room/sum" &
+    exec {hash}> >(exec sha256sum >"$room/sum")
     hashing=$!
     # tee -p: the sum is of the whole file even where the unpacking ends early
-    # shellcheck disable=SC2002 # where opening fails, cat says why, and the others see an empty file
-    cat "$archive" 2>"$room/cat" | tee -p "$room/pipe" 2>/dev/null | "$unzip" -dc 2>"$room/unzip" |
+    tee -p "/dev/fd/$hash" 2>"$room/tee" <"$archive" | "$unzip" -dc 2>"$room/unzip" |
         tar -x -m --no-same-owner --no-same-permissions -C "$room" -f - "$stem" 2>"$room/tar"
     status=("${PIPESTATUS[@]}")
+    exec {hash}>&-
     wait "$hashing"
     read -r sum _ <"$room/sum"
-    [[ ! -s $room/cat ]] || { wrong "$room" "$(first_line "$room/cat")" || return; }
+    [[ ! -s $room/tee ]] || { wrong "$room" "$(first_line "$room/tee")" || return; }
     if [[ $has_sums && $sum != "${sums[$stem.tgz]}" ]]; then
         wrong "$room" "its SHA-256 is $sum, SHA256SUMS says ${sums[$stem.tgz]} (truncated or corrupt)" || return
     fi
-    if [[ ${status[2]}${status[3]} != 00 ]]; then
+    if [[ ${status[1]}${status[2]} != 00 ]]; then
         if [[ -s $room/unzip ]] && ! grep -q 'No space' "$room/tar"; then
             wrong "$room" "$(first_line "$room/unzip")" || return
         fi
@@ -244,9 +268,14 @@ unpacked() { # ROOM REFERENCE
     fi
     [[ -f $room/$stem/manifest.json ]] || { wrong "$room" "it has no $stem/manifest.json" || return; }
     if [[ $2 == *@sha256:* ]]; then
-        read -r sum _ < <(sha256sum <"$room/$stem/manifest.json")
+        read -r sum _ < <(exec sha256sum <"$room/$stem/manifest.json")
         [[ $sum == "${2##*@sha256:}" ]] || { wrong "$room" "its manifest.json has the digest sha256:$sum" || return; }
     fi
+}
+
+has_tmpdir=''
+ask_skopeo() { # before 1.2 it knows only TMPDIR, later ones put large files elsewhere all the same
+    [[ $(skopeo --help 2>/dev/null) == *--tmpdir* ]] && has_tmpdir=yes
 }
 
 copied() { # ROOM REFERENCE: from an unpacked archive into the store
@@ -256,36 +285,24 @@ copied() { # ROOM REFERENCE: from an unpacked archive into the store
         wrong "$room" "$(last_line "$room/skopeo")"
 }
 
-finished() { # ROOM REFERENCE: tag, flush, mark
+tagged() { # ROOM REFERENCE
     tagged_of "$2"
     [[ ! $REPLY ]] || "${podman[@]}" tag "$2" "$REPLY" 2>"$1/podman" ||
-        { wrong "$1" "it cannot be tagged $REPLY: $(last_line "$1/podman")" || return; }
-    sync -f "$store" 2>"$1/sync" || { wrong "$1" "it cannot be flushed to disk: $(last_line "$1/sync")" || return; }
-    marker_of "$2"
-    printf '%s %s .\n' "$2" "$REPLY" >>"$state/finished" || wrong "$1" "$state/finished cannot be written"
+        wrong "$1" "it cannot be tagged $REPLY: $(last_line "$1/podman")"
 }
 
-begin() { # ROOM REFERENCE: from here on a power cut may leave layers that cannot be trusted
-    if ! printf '%s .\n' "$2" >>"$state/begun" || ! sync "$state/begun"; then
-        wrong "$1" "$state/begun cannot be written"
-    fi
-}
-
-# A job: leaves its result in a file, since bash before 5.1 cannot say which job it was that ended.
+# A job. Its last word is the line of a file, since bash before 5.1 cannot say which job it was that ended.
 extract() { # INDEX
-    local ref=${refs[$1]} room=$scratch/$1 start end size
+    local ref=${refs[$1]} room=$scratch/$1 verb=refused start end cause=''
     read -r start _ </proc/uptime
-    mkdir "$room"
-    if unpacked "$room" "$ref" && begin "$room" "$ref" && copied "$room" "$ref" && finished "$room" "$ref"; then
-        stem_of "$ref"
-        size=$(stat -c %s "$folder/$REPLY.tgz")
+    if unpacked "$room" "$ref" && verb=broken && copied "$room" "$ref" && tagged "$room" "$ref"; then
         read -r end _ </proc/uptime
-        printf 'extracted %d %d' "$size" $((10#${end/./} - 10#${start/./})) >"$room.new"
+        verb=copied cause=$((10#${end/./} - 10#${start/./}))
     else
-        printf 'failed %s' "$(<"$room/cause")" >"$room.new"
+        read -r cause <"$room/cause"
     fi
     rm -rf "$room"
-    mv "$room.new" "$room.result"
+    printf '%s %s\n' "$verb" "$cause" >"$room.result"
 }
 
 # --- after a crash: nothing that was begun and not finished may be used again
@@ -339,7 +356,10 @@ discard() {
             kept[$id]="kept, $(last_line "$scratch/error")"
         fi
     done
-    [[ $gone == ' ' ]] || read_store
+    if [[ $gone != ' ' ]]; then
+        sync -f "$store"
+        read_store
+    fi
 }
 
 # --- all of them
@@ -348,13 +368,15 @@ notify() { [[ ! ${NOTIFY_SOCKET-} ]] || systemd-notify --status="$1" 2>/dev/null
 
 count=0 extracted=0 skipped=0 failed=0 bytes=0
 report() { # INDEX RESULT
-    local ref=${refs[$1]} result=$2 size time
+    local ref=${refs[$1]} result=$2 time=${2#* } size
     ((count += 1))
     case ${result%% *} in
         extracted)
-            read -r _ size time <<<"$result"
+            stem_of "$ref"
+            size=${sizes[$REPLY.tgz]-0}
             ((extracted += 1, bytes += size))
-            printf '[%d/%d] extracted %s (%s MB, %d.%d s)\n' "$count" "$total" "$ref" "$(megabytes "$size")" \
+            megabytes_of "$size"
+            printf '[%d/%d] extracted %s (%s MB, %d.%d s)\n' "$count" "$total" "$ref" "$REPLY" \
                 $((time / 100)) $((time / 10 % 10))
             ;;
         skipped)
@@ -374,41 +396,103 @@ report() { # INDEX RESULT
 }
 told=-2
 
-megabytes() { printf '%d.%d' $(($1 / 1000000)) $(($1 / 100000 % 10)); }
+megabytes_of() { printf -v REPLY '%d.%d' $(($1 / 1000000)) $(($1 / 100000 % 10)); }
+
+declare -A sizes=() # of archives, in bytes
+measure() {
+    local size path
+    while read -r size path; do sizes[${path##*/}]=$size; done < <(stat -c '%s %n' "$folder"/*.tgz 2>/dev/null)
+}
+
+begin() { # INDEX...: from here on a power cut may leave layers of these that cannot be trusted
+    local index lines=()
+    for index in "$@"; do lines+=("${refs[$index]} ."); done
+    # The empty line ends what an earlier write may have torn.
+    printf '%s\n' '' "${lines[@]}" >>"$state/begun" && sync "$state/begun"
+}
+
+declare -a unflushed=() # "INDEX TIME" of images that are in the store and have no marker yet
+group=1 flushed=0
+flush() { # the store, then the markers, then the news
+    local image marks=() cause=''
+    for image in "${unflushed[@]}"; do
+        marker_of "${refs[${image% *}]}"
+        marks+=("${refs[${image% *}]} $REPLY .")
+    done
+    ((${#marks[@]})) || return
+    if ! sync -f "$store" 2>"$scratch/error"; then
+        cause="it cannot be flushed to disk: $(last_line "$scratch/error")"
+    elif ! printf '%s\n' "${marks[@]}" >>"$state/finished" || ! sync "$state/finished"; then
+        cause="$state/finished cannot be written"
+    fi
+    for image in "${unflushed[@]}"; do
+        if [[ $cause ]]; then
+            report "${image% *}" "failed $cause"
+            stuck[${refs[${image% *}]}]="${refs[${image% *}]} ."
+        else
+            report "${image% *}" "extracted ${image#* }"
+        fi
+    done
+    unflushed=() flushed=$SECONDS
+}
+
+flush_when_due() {
+    if ((${#unflushed[@]} >= group)); then
+        flush
+        ((group = group * 2 < GROUP_IMAGES ? group * 2 : GROUP_IMAGES))
+    elif ((${#unflushed[@]} && SECONDS - flushed >= GROUP_SECONDS)); then
+        group=${#unflushed[@]}
+        flush
+    fi
+}
 
 declare -A running=() # pid -> index
 reap() {
-    local pid index
+    local pid index result
     for pid in "${!running[@]}"; do
         index=${running[$pid]}
-        if [[ ! -e $scratch/$index.result ]]; then
+        if ! read -r result 2>/dev/null <"$scratch/$index.result"; then
             kill -0 "$pid" 2>/dev/null && continue
-            [[ -e $scratch/$index.result ]] || echo 'failed its extraction was killed' >"$scratch/$index.result"
+            read -r result 2>/dev/null <"$scratch/$index.result" || result='broken its extraction was killed'
+            rm -rf "${scratch:?}/$index"
         fi
-        report "$index" "$(<"$scratch/$index.result")"
-        rm -rf "${scratch:?}/$index.result" "${scratch:?}/$index"
+        case $result in
+            copied*) unflushed+=("$index ${result#* }") ;;
+            *) report "$index" "failed ${result#* }" ;;
+        esac
+        [[ $result != broken* ]] || stuck[${refs[$index]}]="${refs[$index]} ."
         unset "running[$pid]"
     done
 }
 
-start_jobs() {
-    local index
+extract_all() { # INDEX...
+    local queue=("$@") next begun=0
     # Each job in a process group of its own, so that it can be ended whole. It keeps the lock: after a kill -9 of this
-    # shell the next run waits until the last job has finished its image.
+    # shell the next run waits until the last job has copied its image.
     set -m
-    for index in "$@"; do
+    for ((next = 0; next < ${#queue[@]}; next++)); do
         while ((${#running[@]} >= jobs)); do
             wait -n 2>/dev/null
             reap
         done
-        extract "$index" &
-        running[$!]=$index
+        if ((next >= begun)); then
+            if ! begin "${queue[@]:next:group}"; then
+                report "${queue[next]}" "failed $state/begun cannot be written"
+                continue
+            fi
+            ((begun = next + group))
+        fi
+        extract "${queue[next]}" &
+        running[$!]=${queue[next]}
+        flush_when_due # while the job runs
     done
     while ((${#running[@]} > 0)); do
         wait -n 2>/dev/null
         reap
+        flush_when_due
     done
     set +m
+    flush
 }
 
 classify() { # leaves in `todo` the indexes of what is to be extracted, and reports the rest
@@ -435,7 +519,10 @@ classify() { # leaves in `todo` the indexes of what is to be extracted, and repo
 read_store
 read_state
 for ref in "${!begun[@]}"; do is_done "$ref" && unset "begun[$ref]"; done
-((${#begun[@]} == 0)) || gather
+if ((${#begun[@]})); then
+    ask_skopeo
+    gather
+fi
 discard
 classify
 if ((${#todo[@]})); then
@@ -444,19 +531,17 @@ if ((${#todo[@]})); then
     for ref in "${!markers[@]}"; do lines+=("$ref ${markers[$ref]} ."); done
     replace finished "${lines[@]}"
     replace begun "${stuck[@]}"
-    store=$("${podman[@]}" info --format '{{.Store.GraphRoot}}' 2>/dev/null)
-    [[ -d $store ]] || store=/var/lib/containers/storage
-    start_jobs "${todo[@]}"
+    ask_skopeo
+    measure
+    extract_all "${todo[@]}"
 fi
-if ((extracted)); then
-    sync "$state/finished"
-    ((failed)) || replace begun # all of it has its marker
-fi
+[[ ! -s $state/begun ]] || replace begun "${stuck[@]}" # the others have their markers, or skopeo never saw them
 if [[ $stamp ]] && ((failed == 0)); then
     mkdir -p "$(dirname "$stamp")" && : >"$stamp" && sync "$stamp"
 fi
+megabytes_of "$bytes"
 summary="extracted $extracted, skipped $skipped, FAILED $failed of $total images"
-summary+=" ($(megabytes "$bytes") MB in $SECONDS s, $jobs at a time)"
+summary+=" ($REPLY MB in $SECONDS s, $jobs at a time)"
 echo "$summary"
 notify "$summary"
 ((failed == 0))
