@@ -17,6 +17,7 @@ mutant = MUTANTS.mutant
 DISCOVERED = "test_discovery.py"
 IN_STORAGE = f"{DISCOVERED}::test_every_image_of_the_stage_is_in_storage"
 RUNS = f"{DISCOVERED}::test_a_container_of_each_image_runs"
+STORED = f"{DISCOVERED}::test_storage_is_whole_when_the_host_is_off"
 AGENT = DISCOVERY_TAGS[0]
 
 
@@ -25,6 +26,7 @@ AGENT = DISCOVERY_TAGS[0]
     IN_STORAGE,
     f"{DISCOVERED}::test_by_digest_images_have_their_digest",
     RUNS,
+    STORED,
     f"{DISCOVERED}::test_journal_tells_of_each_image_once",
     kind="guest",
     cause="disabled|inactive",
@@ -35,7 +37,7 @@ def nobody_starts_the_extraction(patch: pytest.MonkeyPatch) -> None:
     change_config(patch, Stage.DISCOVERY, lambda document: document["systemd"]["units"][1].update(enabled=False))
 
 
-@mutant(IN_STORAGE, RUNS, kind="guest", cause=re.escape(AGENT), asks=DISCOVERED)
+@mutant(IN_STORAGE, RUNS, STORED, kind="guest", cause=re.escape(AGENT), asks=DISCOVERED)
 def an_image_loses_its_name(patch: pytest.MonkeyPatch) -> None:
     """After the extraction an image is in storage, and podman does not find it by the name that the agent asks for."""
 
