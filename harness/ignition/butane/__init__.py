@@ -1,0 +1,1 @@
+"""Butane configs: YAML that people write, translated to the Ignition configs that machines read."""

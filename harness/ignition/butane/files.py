@@ -1,0 +1,73 @@
+"""The folder that a config's `local` paths are relative to, and out of which no path leads.
+
+Butane refuses paths that climb out of it by `..`; here a symlink that leads out is refused as well, because what it
+names could be anybody's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.ignition.butane.fault import Fault, Mark
+from harness.ignition.config import SIZE_LIMIT
+
+NEEDED: Final = "give the folder that local paths are relative to: --files-dir"
+
+
+@dataclass(frozen=True, slots=True)
+class FilesDir:
+    """The folder of local files, or none (`root` is None): then nothing can be read."""
+
+    root: Path | None
+
+    def read(self, name: str, at: Mark) -> bytes:
+        """A file's contents. Raises Fault where there is no folder, no such regular file, or it lies outside."""
+        path = self.find(name, at)
+        return read_bounded(path, name, at)
+
+    def find(self, name: str, at: Mark) -> Path:
+        """The real path of something in the folder. Raises Fault where it is not there, or lies outside."""
+        if self.root is None:
+            raise Fault("local files cannot be read", at, NEEDED)
+        root = os.path.realpath(self.root)
+        try:
+            wanted = os.path.normpath(f"{root}/{name}")
+            if not _is_within(wanted, root):
+                raise Fault(f'"{name}" leads out of the folder of local files', at)
+            found = os.path.realpath(wanted, strict=True)
+        except (OSError, ValueError) as cause:
+            reason = getattr(cause, "strerror", None) or str(cause)
+            raise Fault(f'"{name[:200]}" cannot be read: {reason}', at, f"looked in {self.root}") from cause
+        if not _is_within(found, root):
+            raise Fault(f'"{name}" leads out of the folder of local files through a symlink', at)
+        return Path(found)
+
+    def holds_target(self, link: Path, target: str) -> bool:
+        """Whether a link inside the folder points inside it too; absolute targets are of the guest, never followed."""
+        if target.startswith("/"):
+            return True
+        root = os.path.realpath(self.root or "/")
+        return _is_within(os.path.normpath(f"{link.parent}/{target}"), root)
+
+
+def read_bounded(path: Path, name: str, at: Mark) -> bytes:
+    """A regular file's contents, at most what an Ignition config may have."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise Fault(f'"{name}" is not a regular file', at)
+            content = stream.read(SIZE_LIMIT + 1)
+    except OSError as cause:
+        raise Fault(f'"{name}" cannot be read: {cause.strerror}', at) from cause
+    if len(content) > SIZE_LIMIT:
+        raise Fault(f'"{name}" is larger than {SIZE_LIMIT:,} bytes', at, "fetch large contents by source")
+    return content
+
+
+def _is_within(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")
