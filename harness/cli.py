@@ -30,7 +30,11 @@ COMMANDS = {
     "edit": ("harness.commands.edit", "edit", "Make a new image from an old one."),
     "export": ("harness.commands.export", "export", "Pack an image for publication, with checksums."),
     "fetch": ("harness.commands.fetch", "fetch", "Download an image and verify it."),
-    "ignition": ("harness.commands.ignition", "ignition", "Check Ignition configs."),
+    "ignition": (
+        "harness.commands.ignition",
+        "ignition",
+        "Check Ignition configs, show what they do, make them of Butane's.",
+    ),
     "inspect": ("harness.commands.inspect", "inspect", "Show what is inside an image, without booting it."),
     "install": ("harness.commands.install", "install", "Write an image onto a disk, and save partitions of it."),
     "prestage": (
@@ -70,6 +74,7 @@ def harness() -> None:
       harness install rhcos.qcow2 --onto staged.qcow2 --save-partlabel data -o installed.qcow2
       harness containers verify image.qcow2  is every preloaded image whole?
       harness ignition validate host.ign     what Ignition would say, and where
+      harness ignition translate host.bu     an Ignition config of a Butane config
       harness prestage list release.json     which images a release needs, and when
 
     The checks themselves are tests:

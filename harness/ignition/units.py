@@ -62,7 +62,7 @@ def _section(contents: str, at: int) -> tuple[str, int]:
     """The name of the section whose bracket opens at `at`, and where the next line begins."""
     closing = contents.find("]", at)
     if closing < 0:
-        raise UnreadableUnit(f'section "{contents[at : at + 40]}" has no closing bracket')
+        raise UnreadableUnit(f'section "{contents[at : at + 40].splitlines()[0]}" has no closing bracket')
     end = _line_end(contents, closing)
     rest = contents[closing + 1 : end].strip()
     if rest:

@@ -48,6 +48,8 @@ def test_help_imports_no_room_of_the_harness():
         "export",
         "fetch",
         "ignition",
+        "ignition show",
+        "ignition translate",
         "ignition validate",
         "inspect",
         "prestage",

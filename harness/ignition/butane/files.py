@@ -57,10 +57,10 @@ class FilesDir:
 def read_bounded(path: Path, name: str, at: Mark) -> bytes:
     """A regular file's contents, at most what an Ignition config may have."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise Fault(f'"{name}" is not a regular file', at)
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise Fault(f'"{name}" is not a regular file', at)
+        # What is swapped for something else after this look can neither lead away nor make us wait.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             content = stream.read(SIZE_LIMIT + 1)
     except OSError as cause:
         raise Fault(f'"{name}" cannot be read: {cause.strerror}', at) from cause

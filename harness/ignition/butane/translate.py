@@ -144,4 +144,4 @@ def _read(source: Path | bytes, name: str) -> tuple[bytes, str]:
 
 
 def _refusal(name: str, fault: Fault) -> InvalidIgnition:
-    return InvalidIgnition(fault.what, where=f"{name}:{fault.at}", next_step=fault.next_step)
+    return InvalidIgnition(" ".join(fault.what.split()), where=f"{name}:{fault.at}", next_step=fault.next_step)

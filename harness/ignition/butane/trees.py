@@ -67,7 +67,7 @@ class _Nodes:
             inside = path.relative_to(base).as_posix()
             if not _is_utf8(inside):
                 raise Fault(f"{inside!r} has a name that is not UTF-8", local.at)
-            self._add(path, status, posixpath.normpath(f"{target}/{inside}"), local)
+            self._add(path, status, posixpath.normpath(f"{target.rstrip('/')}/{inside}"), local)
 
     def _add(self, path: Path, status: os.stat_result, place: str, local: Node) -> None:
         shown = f"{local.value}/{path.name}"
