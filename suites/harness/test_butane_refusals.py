@@ -158,6 +158,18 @@ def test_a_billion_laughs_are_counted_before_they_are_unfolded():
     assert refusal(HEAD + "\n".join(lines)).startswith("host.bu:7:5: aliases unfold to more than 100,000 values")
 
 
+def test_long_texts_used_many_times_are_counted_too():
+    body = f"x: &x {'y' * 2**20}\nstorage: [{'*x, ' * 20}]"
+    assert refusal(HEAD + body).startswith("host.bu:4:10: aliases unfold to more than 16,777,216 characters")
+
+
+def test_local_files_are_bounded_together(tmp_path):
+    (tmp_path / "big").write_bytes(bytes(2**23 + 1))
+    entries = ", ".join(f"{{path: /{name}, contents: {{local: big}}}}" for name in "ab")
+    message = refusal(HEAD + f"storage: {{files: [{entries}]}}\n", files_dir=tmp_path)
+    assert message.startswith('host.bu:3:84: local files hold more than 16,777,216 bytes with "big"')
+
+
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
 def test_nesting_is_bounded(opening):
     message = refusal(HEAD + "storage: " + opening * 5000 if opening != "- " else opening * 5000)

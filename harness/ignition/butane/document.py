@@ -16,6 +16,7 @@ import yaml
 from harness.ignition.butane.fault import Fault, Mark
 
 SIZE_LIMIT: Final = 4 * 2**20  # bytes; large contents belong into files named by `local`
+TEXT_LIMIT: Final = 16 * 2**20  # characters of all words, after aliases are followed
 NODE_LIMIT: Final = 100_000  # after aliases are followed; as many values as an Ignition config may have
 DEPTH_LIMIT: Final = 64
 NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
@@ -47,11 +48,12 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """One node: a word, a list or a mapping; `weight` counts it and all it holds."""
+    """One node: a word, list or mapping; `weight` counts it and all it holds, `size` the characters of its words."""
 
     value: Word | list[Raw] | dict[str, Member]
     at: Mark
     weight: int = 1
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -113,12 +115,13 @@ class _Builder:
         if isinstance(event, yaml.ScalarEvent):
             _check_tag(event)
             _check_text(event)
-            self._place(Raw(Word(event.value, not event.style), _mark(event.start_mark)), event.anchor)
+            word = Word(event.value, not event.style)
+            self._place(Raw(word, _mark(event.start_mark), size=len(event.value)), event.anchor)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
                 raise Fault(f'alias "*{event.anchor}" names nothing that was written before', _mark(event.start_mark))
             target = self.anchors[event.anchor]
-            self._place(Raw(target.value, _mark(event.start_mark), target.weight), None)
+            self._place(Raw(target.value, _mark(event.start_mark), target.weight, target.size), None)
         elif isinstance(event, yaml.CollectionStartEvent):
             _check_tag(event)
             self._open(event)
@@ -138,14 +141,19 @@ class _Builder:
     def _close(self) -> None:
         done = self.stack.pop()
         if done.items is not None:
-            node = Raw(done.items, done.at, 1 + sum(item.weight for item in done.items))
+            value: list[Raw] | dict[str, Member] = done.items
+            parts = done.items
         else:
             members = done.members or {}
             for merged in done.merges or ():
                 members = _merged(members, merged)
-            node = Raw(members, done.at, 1 + sum(member.node.weight for member in members.values()))
-        if node.weight > NODE_LIMIT:
-            raise Fault(f"aliases unfold to more than {NODE_LIMIT:,} values", node.at)
+            value, parts = members, [member.node for member in members.values()]
+        weight, size = 1 + sum(part.weight for part in parts), sum(part.size for part in parts)
+        if weight > NODE_LIMIT:
+            raise Fault(f"aliases unfold to more than {NODE_LIMIT:,} values", done.at)
+        if size > TEXT_LIMIT:
+            raise Fault(f"aliases unfold to more than {TEXT_LIMIT:,} characters", done.at)
+        node = Raw(value, done.at, weight, size)
         self._place(node, done.anchor)
 
     def _place(self, node: Raw, anchor: str | None) -> None:

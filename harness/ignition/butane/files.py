@@ -18,16 +18,25 @@ from harness.ignition.config import SIZE_LIMIT
 NEEDED: Final = "give the folder that local paths are relative to: --files-dir"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FilesDir:
-    """The folder of local files, or none (`root` is None): then nothing can be read."""
+    """The folder of local files, or none (`root` is None): then nothing can be read.
+
+    One translation reads at most `left` bytes, however often it names a file.
+    """
 
     root: Path | None
+    left: int = SIZE_LIMIT
 
     def read(self, name: str, at: Mark) -> bytes:
         """A file's contents. Raises Fault where there is no folder, no such regular file, or it lies outside."""
-        path = self.find(name, at)
-        return read_bounded(path, name, at)
+        return self.read_found(self.find(name, at), name, at)
+
+    def read_found(self, path: Path, name: str, at: Mark) -> bytes:
+        """The contents of a regular file that lies in the folder; `name` is what messages call it."""
+        content = _read(path, name, self.left, at)
+        self.left -= len(content)
+        return content
 
     def find(self, name: str, at: Mark) -> Path:
         """The real path of something in the folder. Raises Fault where it is not there, or lies outside."""
@@ -54,18 +63,18 @@ class FilesDir:
         return _is_within(os.path.normpath(f"{link.parent}/{target}"), root)
 
 
-def read_bounded(path: Path, name: str, at: Mark) -> bytes:
-    """A regular file's contents, at most what an Ignition config may have."""
+def _read(path: Path, name: str, limit: int, at: Mark) -> bytes:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise Fault(f'"{name}" is not a regular file', at)
         # What is swapped for something else after this look can neither lead away nor make us wait.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            content = stream.read(SIZE_LIMIT + 1)
+            content = stream.read(limit + 1)
     except OSError as cause:
         raise Fault(f'"{name}" cannot be read: {cause.strerror}', at) from cause
-    if len(content) > SIZE_LIMIT:
-        raise Fault(f'"{name}" is larger than {SIZE_LIMIT:,} bytes', at, "fetch large contents by source")
+    if len(content) > limit:
+        words = f"local files hold more than {SIZE_LIMIT:,} bytes"
+        raise Fault(f'{words} with "{name}"', at, "fetch large contents by source")
     return content
 
 

@@ -11,9 +11,19 @@ from typing import Any, Final
 
 from harness.ignition.butane.reader import Node
 
-KEYS: Final = ("path", "device", "name", "url")
+KEYS: Final = {
+    "disks": "device",
+    "filesystems": "device",
+    "files": "path",
+    "directories": "path",
+    "links": "path",
+    "raid": "name",
+    "luks": "name",
+    "units": "name",
+    "dropins": "name",
+    "tang": "url",
+}
 APPENDED: Final = frozenset({"options", "mountOptions", "openOptions", "append"})
-BY_NAME: Final = frozenset({"raid", "luks", "units", "dropins", "users", "groups"})
 
 
 def merged(parent: Node, child: Node, key: str = "") -> Node:
@@ -43,5 +53,4 @@ def _identity(node: Node, key: str) -> Any:
         return node.value
     if key == "partitions":
         return node.plain("number", default=0) or node.plain("label", default="")
-    names = ("name",) if key in BY_NAME else KEYS
-    return next((node.plain(name) for name in names if name in node.value), "")
+    return node.plain(KEYS.get(key, "name"), default="")

@@ -16,9 +16,7 @@ from typing import Any, Final
 
 from harness.ignition.butane.convert import Converter
 from harness.ignition.butane.fault import Fault, Mark
-from harness.ignition.butane.files import read_bounded
 from harness.ignition.butane.reader import Node
-from harness.ignition.config import SIZE_LIMIT
 
 ENTRY_LIMIT: Final = 10_000  # files and folders of all trees
 KINDS: Final = ("files", "directories", "links")
@@ -46,7 +44,7 @@ class _Nodes:
         self.lists: dict[str, list[Node]] = {kind: list(storage.each(kind)) for kind in KINDS}
         self.kind_of = {node.plain("path"): kind for kind in KINDS for node in self.lists[kind]}
         self.index = {node.plain("path"): place for kind in KINDS for place, node in enumerate(self.lists[kind])}
-        self.entries = self.size = 0
+        self.entries = 0
 
     def result(self) -> Node:
         found = {kind: Node(nodes, self.at) for kind, nodes in self.lists.items() if nodes}
@@ -79,15 +77,13 @@ class _Nodes:
             raise Fault(f'"{shown}": trees may only hold files, folders and symlinks', local.at)
 
     def _add_file(self, path: Path, status: os.stat_result, place: str, at: Mark) -> None:
-        self.size += status.st_size
-        if self.size > SIZE_LIMIT:
-            raise Fault(f"trees hold more than {SIZE_LIMIT:,} bytes", at)
         known = self._existing("files", place, at)
         if known.plain("contents", "source"):
             raise Fault(f"{place} has contents already", at, "leave contents out where a tree brings them")
         contents = known.get("contents") or Node({}, at)
         is_compressed = bool(contents.plain("compression"))
-        resource = self.converter.resource(read_bounded(path, path.name, at), at, is_compressed=is_compressed)
+        content = self.converter.files.read_found(path, path.name, at)
+        resource = self.converter.resource(content, at, is_compressed=is_compressed)
         mode = known.get("mode") or Node(0o755 if status.st_mode & 0o111 else 0o644, at)
         self._put("files", known, place, {"contents": Node(contents.value | resource, at), "mode": mode})
 
