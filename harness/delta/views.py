@@ -22,7 +22,8 @@ from harness.images.formats.qcow2 import Qcow2Block
 from harness.images.formats.raw import FileBlock
 from harness.images.formats.vhd import VhdBlock
 from harness.images.source import BOOT_SIGNATURE, FORMATS, RAW, SNIFFED, Image, open_image
-from harness.images.system.live import ROOTFS, place_of
+from harness.images.system.live import ROOTFS
+from harness.images.system.live_places import place_of
 
 SQUASHFS = b"hsqs"
 ROOT = "root."  # what the filesystem's name in rootfs.img begins with: root.squashfs

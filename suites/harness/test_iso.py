@@ -21,7 +21,8 @@ from harness.images.manifest import KargsArea, OsmetFacts, from_json, to_json
 from harness.images.manifest_text import render
 from harness.images.partitions.layout import read_layout
 from harness.images.source import open_image
-from harness.images.system.live import IGNINFO, read_live
+from harness.images.system.live import read_live
+from harness.images.system.live_places import IGNINFO
 from suites.harness.small_live_iso import EMBED, KARGS, VOLUME, cpio, kargs_area, live_files, rootfs, small_live_iso
 
 CONFIG = b'{"ignition": {"version": "3.3.0"}}'

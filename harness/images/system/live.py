@@ -9,40 +9,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
-import msgspec
-
-from harness.errors import DamagedImage, HarnessError, MissingFile, UnsupportedImage
-from harness.images.block import Block, Part
+from harness.errors import DamagedImage, HarnessError
+from harness.images.block import Block
 from harness.images.filesystems.files import Files, open_files, shown
-from harness.images.filesystems.inodes import Run
 from harness.images.filesystems.superblock import identify
 from harness.images.formats.cpio import CpioMember, is_cpio, member_block, read_cpio
-from harness.images.manifest import LiveFacts, OsmetFacts, RootfsFacts
-from harness.images.system import live_areas
+from harness.images.manifest import EmbedArea, KargsFacts, LiveFacts, OsmetFacts, RootfsFacts
+from harness.images.system.live_areas import embed_area, kargs_facts
+from harness.images.system.live_places import IGNINFO, IGNITION_IMAGE, KARGS, Places
 from harness.images.system.live_recipes import read_minimal_iso, read_osmet
 
 T = TypeVar("T")
-IGNINFO = "/coreos/igninfo.json"
-KARGS = "/coreos/kargs.json"
 FEATURES = "/coreos/features.json"
 MINIMAL_ISO = "/coreos/miniso.dat"
-IGNITION_IMAGE = "/images/ignition.img"
 PXE = "/images/pxeboot"
 ROOTFS = f"{PXE}/rootfs.img"
 ROOTFS_BUILD = "etc/coreos-live-rootfs"
 SIGNS = (IGNINFO, KARGS, FEATURES, IGNITION_IMAGE)
-LARGEST_JSON = 2**20  # bytes
 LARGEST_BUILD = 4096  # bytes
 MOST_SHOWN = 64  # members of an archive
-
-
-@runtime_checkable
-class InRuns(Protocol):
-    """A filesystem that tells where a file's bytes lie."""
-
-    def runs(self, number: int) -> Iterable[Run]: ...
 
 
 def read_live(iso: Block, note: Callable[[HarnessError], None]) -> LiveFacts | None:
@@ -74,47 +61,25 @@ def read_live(iso: Block, note: Callable[[HarnessError], None]) -> LiveFacts | N
     )
 
 
-def place_of(iso: Block, files: Files, path: str) -> Part:
-    """Where a file lies in the ISO. Raises UnsupportedImage for one that is not in one piece, which no area may be."""
-    entry = files.stat(path, follow=True)
-    inodes = files.mount("/").inodes
-    if entry.kind != "file" or not isinstance(inodes, InRuns):
-        raise MissingFile(f"{shown(path)} is a {entry.kind}, not a file of an ISO", where=files.name)
-    runs = [run for run in inodes.runs(entry.inode) if run.length]
-    start = at = runs[0].offset or 0 if runs else 0
-    for run in runs:
-        if run.offset != at:
-            raise UnsupportedImage(f"{shown(path)} is scattered over the ISO", where=files.name)
-        at += run.length
-    return Part(iso, start, entry.size, f"{iso.name}: {shown(path)}")
-
-
 class _Look:
     """One look at one live ISO."""
 
     def __init__(self, iso: Block, files: Files) -> None:
-        self._iso = iso
         self._files = files
+        self._places = Places(iso, files)
 
-    def place(self, path: str) -> Part:
-        """Where a file lies; a path from a JSON file has no slash in front."""
-        return place_of(self._iso, self._files, "/" + path.lstrip("/"))
+    def ignition(self) -> EmbedArea:
+        return embed_area(self._places.embed())
 
-    def ignition(self) -> Any:
-        if self._files.exists(IGNINFO):
-            return live_areas.announced_embed_area(self._json(IGNINFO), self.place, IGNINFO)
-        return live_areas.recorded_embed_area(self._iso) or live_areas.bare_embed_area(self.place(IGNITION_IMAGE))
-
-    def kargs(self) -> Any:
-        if self._files.exists(KARGS):
-            return live_areas.announced_kargs(self._json(KARGS), self.place, KARGS)
-        return live_areas.recorded_kargs(self._iso)
+    def kargs(self) -> KargsFacts | None:
+        found = self._places.kargs()
+        return kargs_facts(found) if found else None
 
     def features(self) -> dict[str, Any] | None:
-        return self._json(FEATURES) if self._files.exists(FEATURES) else None
+        return self._places.json(FEATURES) if self._files.exists(FEATURES) else None
 
     def minimal_iso(self) -> str | None:
-        return read_minimal_iso(self.place(MINIMAL_ISO)) if self._files.exists(MINIMAL_ISO) else None
+        return read_minimal_iso(self._places.place(MINIMAL_ISO)) if self._files.exists(MINIMAL_ISO) else None
 
     def pxe(self) -> dict[str, int]:
         if not self._files.exists(PXE):
@@ -123,17 +88,7 @@ class _Look:
 
     def rootfs(self) -> RootfsFacts | None:
         """The archive with the live root; None where the ISO has none, as a minimal one."""
-        return read_rootfs(self.place(ROOTFS)) if self._files.exists(ROOTFS) else None
-
-    def _json(self, path: str) -> dict[str, Any]:
-        where = f"{self._files.name}: {path}"
-        try:
-            parsed = msgspec.json.decode(self._files.read(path, LARGEST_JSON))
-        except (ValueError, RecursionError) as cause:
-            raise DamagedImage(f"is not JSON: {str(cause)[:120]}", where=where) from cause
-        if not isinstance(parsed, dict):
-            raise DamagedImage("is JSON but not an object", where=where)
-        return parsed
+        return read_rootfs(self._places.place(ROOTFS)) if self._files.exists(ROOTFS) else None
 
 
 def read_rootfs(archive: Block) -> RootfsFacts:
