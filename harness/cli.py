@@ -37,6 +37,7 @@ COMMANDS = {
     ),
     "inspect": ("harness.commands.inspect", "inspect", "Show what is inside an image, without booting it."),
     "install": ("harness.commands.install", "install", "Write an image onto a disk, and save partitions of it."),
+    "iso": ("harness.commands.iso.group", "iso", "Customise CoreOS live ISOs."),
     "prestage": (
         "harness.commands.prestage.group",
         "prestage",
@@ -75,6 +76,7 @@ def harness() -> None:
       harness containers verify image.qcow2  is every preloaded image whole?
       harness ignition validate host.ign     what Ignition would say, and where
       harness ignition translate host.bu     an Ignition config of a Butane config
+      harness iso show fcos-live.iso         what a live ISO is, and what was changed in it
       harness prestage list release.json     which images a release needs, and when
 
     The checks themselves are tests:

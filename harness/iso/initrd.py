@@ -1,0 +1,95 @@
+"""What is embedded in a live ISO: an initramfs of its own that the boot loader appends to the real one.
+
+As coreos-installer writes it: one cpio archive (newc), compressed by xz with CRC32, which the kernel's decoder wants;
+zeroes fill the area. The same members give the same bytes (of one version of liblzma).
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from harness.errors import BadInput, DamagedImage
+from harness.images.system.live_archives import Member, read_archives
+from harness.images.system.live_places import EmbedPlace
+
+Compression = Literal["xz", "gzip"]
+CONFIG = "config.ign"
+NETWORK = "etc/coreos-firstboot-network/"
+FILE, FOLDER = 0o100644, 0o040755
+SMALLEST_DICTIONARY = 4096  # bytes, of LZMA2
+
+
+def embedded(place: EmbedPlace) -> list[Member]:
+    """The members in an area, each name once, sorted. Raises DamagedImage for what is not an initramfs."""
+    found = read_archives(place.area.read(0, place.area.size), place.area.name)
+    if found is None:
+        raise DamagedImage(
+            f"the area at {place.area.start:,} holds something that is no initramfs",
+            where=place.area.name,
+            next_step="harness iso reset empties it",
+        )
+    latest = {member.name: member for member in found}
+    return [latest[name] for name in sorted(latest)]
+
+
+def with_member(members: Iterable[Member], new: Member) -> list[Member]:
+    """The members with one more, which takes the place of one of its name."""
+    return sorted([*(each for each in members if each.name != new.name), new], key=lambda each: each.name)
+
+
+def without(members: Iterable[Member], prefix: str) -> list[Member]:
+    """The members without those whose names begin so, and without folders that then hold nothing."""
+    kept = [each for each in members if not each.name.startswith(prefix) and each.name != prefix.rstrip("/")]
+    while empty := [each for each in kept if _is_folder(each) and not _holds(each, kept)]:
+        kept = [each for each in kept if each not in empty]
+    return kept
+
+
+def area_of(members: Sequence[Member], place: EmbedPlace, compression: Compression = "xz") -> bytes:
+    """What an area with these members holds, all zeroes for none. Raises BadInput where it is too small."""
+    packed = pack(members, compression) if members else b""
+    if len(packed) > place.area.size:
+        raise BadInput(
+            f"what is to be embedded has {len(packed):,} bytes when packed, the area {place.area.size:,}",
+            where=place.area.name,
+            next_step="let the config fetch large contents by URL",
+        )
+    return packed.ljust(place.area.size, b"\0")
+
+
+def pack(members: Sequence[Member], compression: Compression = "xz") -> bytes:
+    """A compressed archive of the members, and of the folders they are in, which the kernel does not make itself."""
+    known = {member.name: member for member in members}
+    for member in members:
+        for at in (index for index, char in enumerate(member.name) if char == "/"):
+            known.setdefault(member.name[:at], Member(member.name[:at], FOLDER, b""))
+    plain = b"".join(_entry(number, known[name]) for number, name in enumerate(sorted(known), 1))
+    plain += _entry(0, Member("TRAILER!!!", 0, b""))
+    if compression == "gzip":
+        return gzip.compress(plain, 9, mtime=0)
+    dictionary = max(SMALLEST_DICTIONARY, 1 << (len(plain) - 1).bit_length())  # preset 9 would take 64 MiB
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": dictionary}]
+    return lzma.compress(plain, check=lzma.CHECK_CRC32, filters=filters)
+
+
+def _entry(number: int, member: Member) -> bytes:
+    """A header and what it is of, each filled to four bytes; no owner, no time."""
+    name = member.name.encode("utf-8", "surrogateescape") + b"\0"
+    fields = (number, member.mode, 0, 0, 1, 0, len(member.content), 0, 0, 0, 0, len(name), 0)
+    head = b"070701" + b"".join(b"%08X" % field for field in fields) + name
+    return _filled(head) + _filled(member.content)
+
+
+def _filled(raw: bytes) -> bytes:
+    return raw + bytes(-len(raw) % 4)
+
+
+def _is_folder(member: Member) -> bool:
+    return member.mode & 0o170000 == 0o040000
+
+
+def _holds(folder: Member, members: Iterable[Member]) -> bool:
+    return any(each.name.startswith(f"{folder.name}/") for each in members)
