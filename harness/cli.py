@@ -38,6 +38,7 @@ COMMANDS = {
     "inspect": ("harness.commands.inspect", "inspect", "Show what is inside an image, without booting it."),
     "install": ("harness.commands.install", "install", "Write an image onto a disk, and save partitions of it."),
     "iso": ("harness.commands.iso.group", "iso", "Customise CoreOS live ISOs."),
+    "layer": ("harness.commands.layer", "layer", "Add layers of files to container images."),
     "prestage": (
         "harness.commands.prestage.group",
         "prestage",
@@ -74,6 +75,7 @@ def harness() -> None:
       harness rehydrate fcos-41 --all        all of them again, bit for bit
       harness install rhcos.qcow2 --onto staged.qcow2 --save-partlabel data -o installed.qcow2
       harness containers verify image.qcow2  is every preloaded image whole?
+      harness layer add base.ociarchive --files motd -o new.ociarchive
       harness ignition validate host.ign     what Ignition would say, and where
       harness ignition translate host.bu     an Ignition config of a Butane config
       harness iso show fcos-live.iso         what a live ISO is, and what was changed in it

@@ -1,0 +1,113 @@
+"""One layer more on an image, by umoci: unpacked, changed and repacked as a person would do it (umoci 0.4.7).
+
+The files of the overlay get the same owners, modes and times as in a layer written here; the rest is umoci's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Final
+
+from harness.compose.epoch import rfc3339
+from harness.compose.imagetree import above
+from harness.compose.layering import AddedLayer, check_fits
+from harness.compose.ociimage import open_image
+from harness.compose.overlay import Overlay, OverlayFile
+from harness.errors import BadInput
+from harness.tools import run
+
+PATIENCE: Final = 3600.0  # seconds for one run of umoci: an image of an operating system takes minutes
+
+
+def add_layer_by_umoci(
+    layout: Path, overlay: Overlay, epoch: int, scratch: Path, *, tag: str = "", where: str = ""
+) -> AddedLayer:
+    """As `layering.add_layer`, by umoci; `scratch` is a folder for the image's files. Needs root's rights to be exact.
+
+    Raises BadInput also for an image without a tag, and ToolFailed.
+    """
+    where = where or str(layout)
+    image = open_image(layout, tag, where=where)
+    if not image.tag:
+        raise BadInput("has no tag, and umoci goes by tags", where=where, next_step="do it without --by umoci")
+    check_fits(image, overlay, where)
+    bundle, named = scratch / "bundle", f"{layout}:{image.tag}"
+    rootless = ["--rootless"] if os.geteuid() else []
+    try:
+        run(["umoci", "unpack", *rootless, "--image", named, bundle], timeout=PATIENCE)
+        lay_over(bundle / "rootfs", overlay, epoch)
+        run(["umoci", "repack", f"--history.created={rfc3339(epoch)}", "--image", named, bundle], timeout=PATIENCE)
+    finally:
+        shutil.rmtree(bundle, ignore_errors=True)
+    run(["umoci", "gc", "--layout", layout], timeout=PATIENCE)
+    new = open_image(layout, image.tag, where=where)
+    top = new.layers[-1]
+    if len(new.layers) != len(image.layers) + 1:
+        raise BadInput("changes nothing: all files are in the image already", where=where)
+    paths = (*overlay.removed, *(file.header.name for file in overlay.entries))
+    manifest, config = str(new.named["digest"]), str(new.manifest["config"]["digest"])
+    return AddedLayer(image.tag, manifest, config, top.digest, new.diff_ids[-1], top.size, paths)
+
+
+def lay_over(root: Path, overlay: Overlay, epoch: int) -> None:
+    """Make an overlay's changes to the tree at `root`, without following any symlink in it. Raises BadInput."""
+    times = _times_of_folders(root, overlay)
+    for path in overlay.removed:
+        _check_way(root, path)
+        place = root / path
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+    for file in overlay.files.values():
+        _check_way(root, file.header.name)
+        _lay(root, file)
+    for file in reversed(overlay.entries):  # folders last: what is put into them changes their times
+        place = root / file.header.name
+        os.utime(place, (epoch, epoch), follow_symlinks=False)
+        times.pop(place, None)
+    for place, when in times.items():  # or umoci would take them for changed, and tell of them in the layer
+        os.utime(place, ns=(when, when))
+
+
+def _times_of_folders(root: Path, overlay: Overlay) -> dict[Path, int]:
+    """When the folders changed, in nanoseconds, that are in the image and in which something will change."""
+    paths = {folder for path in (*overlay.removed, *overlay.files) for folder in (*above(path), "")}
+    places = (root / path for path in sorted(paths))
+    return {place: place.lstat().st_mtime_ns for place in places if place.is_dir() and not place.is_symlink()}
+
+
+def _lay(root: Path, file: OverlayFile) -> None:
+    header, place = file.header, root / file.header.name
+    is_new = not place.is_dir() or place.is_symlink()
+    if header.kind == "directory":
+        if is_new:
+            place.mkdir()
+        if file.is_folder_with_more and not is_new:
+            return
+    else:
+        place.unlink(missing_ok=True)  # first: what else has this inode must not change
+    if header.kind == "file":
+        with place.open("xb") as out:
+            out.writelines(file.content())
+    elif header.kind == "symlink":
+        place.symlink_to(header.target)
+    elif header.kind == "hardlink":
+        place.hardlink_to(root / header.target)
+        return
+    if not os.geteuid():
+        os.chown(place, header.uid, header.gid, follow_symlinks=False)
+    if header.kind != "symlink":
+        place.chmod(header.mode)
+    for name, value in header.xattrs:
+        os.setxattr(place, name, value, follow_symlinks=False)
+
+
+def _check_way(root: Path, path: str) -> None:
+    for folder in above(path):
+        place = root / folder
+        if os.path.lexists(place) and not stat.S_ISDIR(place.lstat().st_mode):
+            raise BadInput(f"{folder!a} is not a folder in the image", where=path)
