@@ -39,6 +39,7 @@ COMMANDS = {
     "install": ("harness.commands.install", "install", "Write an image onto a disk, and save partitions of it."),
     "iso": ("harness.commands.iso.group", "iso", "Customise CoreOS live ISOs."),
     "layer": ("harness.commands.layer", "layer", "Add layers of files to container images."),
+    "ostree": ("harness.commands.ostree", "ostree", "Make container images of ostree commits, and back."),
     "prestage": (
         "harness.commands.prestage.group",
         "prestage",
