@@ -14,6 +14,7 @@ import click
 
 from harness.build.packages import host_mirrors, resolve, write_lock
 from harness.build.reference import IMAGE, LOCK, Built, build_reference
+from harness.commands.composing import build_ostree
 from harness.commands.stages import StageDisplay
 from harness.errors import BadInput
 from harness.places import REFERENCE
@@ -66,6 +67,9 @@ def lock(mirror: str | None) -> None:
         packages = resolve(wanted, host_mirrors(mirror), scratch)
     write_lock(REFERENCE / LOCK, packages)
     click.echo(f"{len(packages)} packages locked in {REFERENCE / LOCK}")
+
+
+build.add_command(build_ostree)
 
 
 def hand_out(image: Path, folder: Path) -> Path:

@@ -69,7 +69,7 @@ class Overlay:
     def entries(self) -> tuple[OverlayFile, ...]:
         """What a layer has to say, folders before what is in them; in an order that no folder and no locale changes."""
         told = (file for file in self.files.values() if not file.is_folder_with_more)
-        return tuple(sorted(told, key=lambda file: _order(file.header.name)))
+        return tuple(sorted(told, key=lambda file: order(file.header.name)))
 
 
 def in_name_order(folders: Sequence[Path]) -> tuple[Path, ...]:
@@ -111,7 +111,7 @@ def read_overlays(folders: Sequence[Path], *, removed: Sequence[str] = (), as_is
     return Overlay(_linked(files), gone)
 
 
-def _order(path: str) -> list[bytes]:
+def order(path: str) -> list[bytes]:
     """Folders before what is in them, whatever the locale."""
     return os.fsencode(path).split(b"/")
 
@@ -120,7 +120,7 @@ def _linked(files: dict[str, OverlayFile]) -> dict[str, OverlayFile]:
     """With hard links for all names of a file but its first."""
     found: dict[str, OverlayFile] = {}
     first: dict[tuple[int, int], str] = {}
-    for path in sorted(files, key=_order):
+    for path in sorted(files, key=order):
         file = found[path] = files[path]
         if file.inode and (target := first.setdefault(file.inode, path)) != path:
             found[path] = replace(file, header=replace(file.header, kind="hardlink", size=0, target=target, xattrs=()))

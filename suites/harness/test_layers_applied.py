@@ -14,6 +14,7 @@ from hypothesis import strategies as some
 from harness.compose.delta import layered
 from harness.compose.imagetree import read_tree
 from harness.compose.layering import add_layer
+from harness.compose.laying import lay_over
 from harness.compose.ociarchive import copied_layout, pack
 from harness.compose.ociimage import open_image
 from harness.compose.overlay import read_overlays
@@ -119,8 +120,6 @@ def test_umoci_unpacks_the_tree_that_was_meant(below, over, removing, by):
             assert found == expected
             assert {*read_tree(open_image(new))} == {*expected[0]}
         else:
-            from harness.compose.umoci import lay_over
-
             run(["cp", "--archive", "--no-target-directory", scratch / "below", scratch / "root"])
             lay_over(scratch / "root", chosen, EPOCH)
             assert tree(scratch / "root") == expected
