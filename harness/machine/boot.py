@@ -23,7 +23,8 @@ class Boot:
 
     `ignition` is the user's config, delivered by fw_cfg with our access added; empty means no config but ours. None
     delivers nothing at all: then nobody gets in but by the console. `digest` is the image file's SHA-256 or another
-    name of its content, computed where it is not given.
+    name of its content, computed where it is not given. With `embeds` the config is not delivered by the machine: it is
+    put where a live system looks, into the room that the ISO has for it or behind the kernel's initrds.
     """
 
     image: Path
@@ -31,10 +32,12 @@ class Boot:
     spec: MachineSpec
     accel: Accel
     digest: str = ""
+    embeds: bool = False
 
     def key(self) -> dict[str, Any]:
         """Everything that decides what the guest will be like, as JSON-able values. Raises MissingTool, ToolFailed."""
-        return {
+        embeds = {"embeds": True} if self.embeds else {}
+        return embeds | {
             "image": self.digest or _sha256(self.image),
             "ignition": None if self.ignition is None else hashlib.sha256(self.ignition).hexdigest(),
             "spec": self.spec.key(),

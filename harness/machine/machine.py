@@ -22,6 +22,7 @@ from harness.machine.boot import Boot
 from harness.machine.console.badness import Finding, Watcher
 from harness.machine.console.console import Console
 from harness.machine.console.tap import Tap
+from harness.machine.embedding import append_config, embed_in_overlay, join_initrds
 from harness.machine.extras import hand_over_disks, new_extras
 from harness.machine.guest.agent import Agent
 from harness.machine.guest.backend import COMMAND_TIME, ScriptBackend
@@ -295,13 +296,20 @@ def booted(
             user_config = read_config(ignition) if ignition else None
             config.write_bytes(with_access(user_config, ssh_public_key=keys.public, channel=True))
         layers = (overlay_of(bottom, scratch / DISK), bottom)
+        initrd = join_initrds(spec.kernel, scratch) if spec.kernel else None
+        if config is not None and boot.embeds:
+            if initrd is None:
+                embed_in_overlay(bottom, layers[0], config.read_bytes(), spec.architecture.console)
+            else:
+                append_config(initrd, config.read_bytes())
+            config = None
         variables = own_variables(spec, scratch)
         extras = new_extras(spec, scratch)
 
         def argv(ends: Ends) -> list[str]:
             guest_memory = None if memory is None else memory[1]
             wiring = Wiring(*ends, layers, config, guest_memory, variables, tpm.control)
-            wiring = replace(wiring, disks=extras.disks, fw_cfg=extras.fw_cfg)
+            wiring = replace(wiring, disks=extras.disks, fw_cfg=extras.fw_cfg, initrd=initrd)
             return command_line(spec, boot.accel.name, wiring)
 
         keep_open = tpm.descriptors if memory is None else (*tpm.descriptors, memory[0])

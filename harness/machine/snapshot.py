@@ -108,7 +108,7 @@ def key_of(boot: Boot) -> str:
     """The key of a boot's snapshot: all that decides what the guest is like, and how it is saved and restored."""
     disk = [Layer(Path("disk"), "raw")]
     others = [disk] * len(boot.spec.disks)
-    config = None if boot.ignition is None else Path(CONFIG)
+    config = None if boot.ignition is None or boot.embeds else Path(CONFIG)
     wiring = Wiring(0, 0, 0, 0, disk, config, variables=Path(VARIABLES), tpm=0, is_incoming=True, disks=others)
     ours = [*command_line(boot.spec, boot.accel.name, wiring), DEFINE, SLEEPER, FOLLOW_JOURNAL]
     if boot.ignition is not None:
@@ -170,7 +170,7 @@ def restored(
 
         def argv(ends: Ends) -> list[str]:
             # With the config: the guest knows fw_cfg items by their number among all.
-            config = folder / CONFIG if snapshot.boot.ignition is not None else None
+            config = folder / CONFIG if boot.ignition is not None and not boot.embeds else None
             wiring = Wiring(*ends, layers, config, memory, variables, tpm.control, is_incoming=True)
             wiring = replace(wiring, disks=extras.disks, fw_cfg=extras.fw_cfg)
             return command_line(spec, boot.accel.name, wiring)

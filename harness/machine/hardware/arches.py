@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Arch = Literal["x86_64", "aarch64", "ppc64le", "s390x"]
-Bus = Literal["virtio", "scsi", "nvme"]
+Bus = Literal["virtio", "scsi", "nvme", "cd"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ ARCHES: dict[str, Architecture] = {
         firmwares=("bios", "uefi", "uefi-secure"),
         ignition_by="fw_cfg",
         devices="pci",
-        buses=("virtio", "scsi", "nvme"),
+        buses=("virtio", "scsi", "nvme", "cd"),
         has_generation_id=True,
         is_tried=True,
     ),

@@ -7,6 +7,7 @@ SIZE is a number and K, M, G or T (powers of 1024): an empty disk. FILE is a raw
 its name has no colon and no comma in it. Options:
 
     virtio, scsi, nvme    the bus (kola's channel=BUS means the same); virtio unless another option needs scsi
+    cd                    no disk, but a CD in a drive (scsi), which the guest cannot write: for ISOs
     4k                    sectors of 4096 bytes
     512e                  sectors of 512 bytes over physical ones of 4096
     mpath                 two paths to one disk, of one serial and one WWN: needs scsi
@@ -41,7 +42,7 @@ LEAST, MOST = UNITS["M"], 8 * UNITS["T"]  # bytes; files of more do not fit ext4
 SIZE = re.compile(r"([0-9]{1,15})([KMGT])")
 SERIAL = re.compile(r"[A-Za-z0-9._-]{1,20}")  # virtio-blk and NVMe keep twenty bytes
 NUMBER = re.compile(r"[0-9]{1,20}|0[xX][0-9a-fA-F]{1,16}")
-OPTIONS = "virtio, scsi, nvme, channel=BUS, 4k, 512e, mpath, serial=TEXT, wwn=NUMBER"
+OPTIONS = "virtio, scsi, nvme, cd, channel=BUS, 4k, 512e, mpath, serial=TEXT, wwn=NUMBER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Disk:
             raise BadInput(f"unknown bus {self.bus!r}", next_step=f"choose one of {', '.join(BUSES)}")
         if self.sectors not in SECTORS:
             raise BadInput(f"unknown sectors {self.sectors!r}", next_step=f"choose one of {', '.join(SECTORS)}")
+        if self.bus == "cd" and self.sectors != "512":
+            raise BadInput(f"a CD has no sectors of {self.sectors}", next_step="leave them out")
         if self.bus != "scsi" and (self.is_multipath or self.wwn):
             what = "two paths" if self.is_multipath else "a WWN"
             raise BadInput(f"a disk with {what} cannot be on {self.bus}", next_step="leave the bus out, or say scsi")
@@ -97,7 +100,8 @@ class Disk:
         facts: list[str] = [self.sectors] if self.sectors != "512" else []
         facts += [f"serial {self.serial}"] if self.serial else []
         facts += [f"wwn {self.wwn:#x}"] if self.wwn else []
-        phrase = f"{size}{self.bus} disk{' with two paths' if self.is_multipath else ''}"
+        phrase = f"{size}{self.bus}" if self.bus == "cd" else f"{size}{self.bus} disk"
+        phrase += " with two paths" if self.is_multipath else ""
         phrase += f" out of {self.file.name}" if self.file else ""
         return f"{phrase} ({', '.join(facts)})" if facts else phrase
 

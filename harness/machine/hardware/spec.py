@@ -4,7 +4,7 @@ In words, as `--machine` takes them, separated by commas:
 
     bios, uefi                         firmware
     memory=2048, cpus=4, arch=x86_64   MiB, or with a unit as in memory=2G
-    nvme, scsi, virtio, 4k, 512e, mpath, serial=TEXT, wwn=NUMBER    how the boot disk is attached
+    nvme, scsi, virtio, cd, 4k, 512e, mpath, serial=TEXT, wwn=NUMBER    how the boot disk is attached
     disk=5G                            an empty disk besides; repeatable, and what is said of disks after it is about it
     disk=@FILE                         the same, and what a raw or qcow2 file holds is on it; the file is never written
     nics=2                             network cards; with 0 there is no ssh either, only the channel
@@ -73,6 +73,16 @@ class FwCfg:
 
 
 @dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel that QEMU puts into memory, as a PXE server would: with its initrds, one behind the other."""
+
+    linux: Path = field(compare=False)
+    initrds: tuple[Path, ...] = field(compare=False)
+    arguments: str
+    digest: str  # of all these files
+
+
+@dataclass(frozen=True, slots=True)
 class MachineSpec:
     """Memory in MiB, virtual CPUs, firmware, architecture, disks, network cards and what leads into the guest.
 
@@ -92,6 +102,7 @@ class MachineSpec:
     forwards: tuple[int, ...] = ()  # the guest's TCP ports, besides ssh, that a port of the host leads to
     fw_cfg: tuple[FwCfg, ...] = ()
     tpm: bool = False  # a TPM 2.0, emulated by swtpm
+    kernel: Kernel | None = None  # booted instead of what is on the boot disk, as PXE does
 
     def __post_init__(self) -> None:
         """Raise BadInput for a machine that QEMU would refuse or that cannot boot an image of ours."""
@@ -159,6 +170,8 @@ class MachineSpec:
         key = asdict(self) | {"fw_cfg": fw_cfg}
         for disk in (key["primary"], *key["disks"]):
             del disk["file"]  # known by its digest
+        if key.pop("kernel") and self.kernel:
+            key["kernel"] = [self.kernel.digest, self.kernel.arguments]
         return key
 
     def describe(self) -> str:
@@ -166,6 +179,7 @@ class MachineSpec:
         words = [f"{self.arch} {self.firmware}", f"{self.cpus} cpus", f"{self.memory} MiB"]
         words += [name for name in FLAGS if getattr(self, name)]
         words += [f"boots from {self.primary.describe()}"] if self.primary != VIRTIO else []
+        words += ["boots a kernel of its own"] if self.kernel else []
         words += [disk.describe() for disk in self.disks]
         words += [f"{self.nics} network cards" if self.nics else "no network card"] if self.nics != 1 else []
         words += [f"port {port} forwarded" for port in self.forwards]
@@ -207,6 +221,8 @@ def unsaveable(spec: MachineSpec) -> str:
     """Why QEMU cannot save such a machine, or ""; what cannot be saved boots anew for everyone who wants it fresh."""
     if any(disk.bus == "nvme" for disk in spec.every_disk):
         return "QEMU cannot save NVMe disks"  # 7.2: "State blocked by non-migratable device '.../nvme'"
+    if spec.kernel:
+        return "a machine that was handed its kernel has not been tried to be restored"
     if not spec.architecture.is_tried:
         return f"restoring {spec.arch} has never been tried"
     return ""
@@ -226,8 +242,9 @@ def _told(word: str) -> tuple[str, Any]:
     raise BadInput(f"unknown machine word {word[:40]!r}", next_step=f"words are {', '.join(WORDS)}")
 
 
-WORDS = (*FIRMWARES, *FLAGS, "memory=MIB", "cpus=N", "arch=NAME", "nics=N", "nvme", "scsi", "virtio", "4k", "512e",
-         "mpath", "serial=TEXT", "wwn=NUMBER", "disk=SIZE:OPTIONS", "forward=PORT", "fw_cfg=NAME:TEXT")  # fmt: skip
+WORDS = (*FIRMWARES, *FLAGS, "memory=MIB", "cpus=N", "arch=NAME", "nics=N", "nvme", "scsi", "virtio", "cd", "4k",
+         "512e", "mpath", "serial=TEXT", "wwn=NUMBER", "disk=SIZE:OPTIONS", "forward=PORT",
+         "fw_cfg=NAME:TEXT")  # fmt: skip
 
 
 def _count(name: str, text: str) -> int:

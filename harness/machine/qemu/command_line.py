@@ -56,6 +56,7 @@ class Wiring:
     is_incoming: bool = False
     disks: Sequence[Sequence[Layer]] = ()
     fw_cfg: Sequence[tuple[str, Path]] = ()  # names and the files that hold what they give
+    initrd: Path | None = None  # all initrds of the spec's kernel in one file
 
     @property
     def descriptors(self) -> Ends:
@@ -87,6 +88,9 @@ def command_line(spec: MachineSpec, accel: Literal["kvm", "tcg"], wiring: Wiring
         argv += ["-device", "vmgenid,guid=auto"]
     if spec.tpm:
         argv += tpm_arguments(spec.arch, wiring.tpm)
+    if spec.kernel and wiring.initrd:
+        kernel = spec.kernel
+        argv += ["-kernel", str(kernel.linux), "-initrd", str(wiring.initrd), "-append", kernel.arguments]
     if wiring.ignition is not None:
         argv += _ignition(spec, wiring.ignition)
     for name, file in wiring.fw_cfg:

@@ -17,7 +17,7 @@ CONTROLLER = "scsi"
 def disks(spec: MachineSpec, layers: Sequence[Sequence[Layer]]) -> list[str]:
     """All disks of a machine, the boot disk first; `layers` has each one's files, top layer first."""
     argv: list[str] = []
-    if any(disk.bus == "scsi" for disk in spec.every_disk):
+    if any(disk.bus in {"scsi", "cd"} for disk in spec.every_disk):
         argv += ["-device", f"virtio-scsi-{spec.architecture.devices},id={CONTROLLER}"]
     for number, (disk, files) in enumerate(zip(spec.every_disk, layers, strict=True)):
         nodes, top = stack(f"disk{number}", files)
@@ -61,6 +61,7 @@ def _device(spec: MachineSpec, disk: Disk, number: int, node: str, path: int) ->
         "virtio": f"virtio-blk-{spec.architecture.devices}",
         "scsi": f"scsi-hd,bus={CONTROLLER}.0",
         "nvme": "nvme",
+        "cd": f"scsi-cd,bus={CONTROLLER}.0",
     }
     options = [devices[disk.bus], f"drive={node}", f"serial={serial_of(disk, number)}"]
     if number == 0 and path == 0:

@@ -1,0 +1,149 @@
+"""A live ISO: what it promises as a file, and what becomes of it in a machine (facts: osbuild's live-artifacts.mono,
+coreos-installer's embed areas; docs/live-iso.md).
+"""
+
+import hashlib
+import re
+from dataclasses import replace
+
+import pytest
+
+from harness.images.block import Memory
+from harness.images.filesystems.files import open_files
+from harness.images.formats.cpio import member_block, read_cpio
+from harness.images.formats.iso import read_catalog
+from harness.images.system.live import place_of
+from harness.machine.boot import Boot
+from harness.machine.hardware.disks import Disk
+
+PXE = "/images/pxeboot"
+MARK = b"COREOS_KARG_EMBED_AREA"
+
+
+@pytest.fixture(scope="module")
+def initrd_additions(live_iso):
+    """Members of the archive that the live build puts behind the initramfs, by name."""
+    raw = live_iso.files.read(f"{PXE}/initrd.img", 2**28)
+    for found in re.finditer(rb"070701[0-9A-F]{104}", raw):
+        if found.start() % 4 == 0:
+            block = Memory(raw[found.start() :], "initrd.img")
+            return {each.name: block.read(each.start, each.size) for each in read_cpio(block)}
+    pytest.skip("initrd.img ends in no uncompressed archive")
+
+
+def test_nothing_in_it_is_unreadable(live_iso):
+    assert live_iso.problems == ()
+
+
+def test_it_boots_by_bios_and_by_uefi_from_a_cd(live_iso):
+    catalog = read_catalog(live_iso.image.block)
+    found = [(each.platform, each.is_bootable, each.emulation) for each in catalog.images]
+    assert (catalog.problem, found) == ("", [("x86 BIOS", True, "none"), ("UEFI", True, "none")])
+
+
+def test_it_boots_from_a_disk_as_well(live_iso):
+    facts = live_iso.image.facts()
+    assert (facts["mbr"], facts["gpt"]) == (True, True)
+
+
+def test_volume_id_is_that_of_the_kernel_argument(live_iso):
+    (named,) = (word for word in live_iso.facts.kargs.default.split() if word.startswith("coreos.liveiso="))
+    assert (named, len(live_iso.facts.volume_id) <= 32) == (f"coreos.liveiso={live_iso.facts.volume_id}", True)
+
+
+def test_kernel_arguments_stand_in_every_boot_configuration(live_iso):
+    kargs = live_iso.facts.kargs
+    assert [area.kargs for area in kargs.areas] == [kargs.default] * 2
+    for area in kargs.areas:
+        assert MARK in live_iso.files.read(f"/{area.file}")
+
+
+def test_ignition_area_is_there_and_empty(live_iso):
+    area = live_iso.facts.ignition
+    assert (area.file, area.size, area.state) == ("images/ignition.img", 262144, "empty")
+
+
+def test_pxe_files_are_there(live_iso):
+    assert sorted(live_iso.facts.pxe) == ["initrd.img", "rootfs.img", "vmlinuz"]
+
+
+def test_rootfs_begins_with_its_filesystem(live_iso):
+    rootfs = live_iso.facts.rootfs
+    assert (rootfs.filesystem in {"squashfs", "erofs"}, rootfs.offset) == (True, 124)
+
+
+def test_kernel_and_root_are_of_one_build(live_iso, initrd_additions):
+    assert initrd_additions["etc/coreos-live-initramfs"].decode().strip() == live_iso.facts.rootfs.build
+
+
+def test_initrd_knows_the_hash_of_every_block_of_the_root(live_iso, initrd_additions):
+    kind, *hashes = initrd_additions["etc/coreos-live-want-rootfs"].decode().splitlines()
+    size = int(kind.removeprefix("stream-hash sha256 "))
+    found = [hashlib.sha256(block).hexdigest() for block in live_iso.files.chunks(f"{PXE}/rootfs.img", size)]
+    assert found == hashes
+
+
+def test_features_are_the_same_on_the_iso_and_in_the_initrd(live_iso, initrd_additions):
+    assert live_iso.files.read("/coreos/features.json") == initrd_additions["etc/coreos/features.json"]
+
+
+def test_efi_image_has_the_removable_boot_path(live_iso):
+    efi = open_files(place_of(live_iso.image.block, live_iso.files, "/images/efiboot.img"))
+    assert efi.exists("/EFI/BOOT/BOOTX64.EFI")
+
+
+def test_root_holds_the_deployment_of_the_disk_image(live_iso):
+    if live_iso.built is None:
+        pytest.skip("what a foreign ISO was built from is not known")
+    archive = place_of(live_iso.image.block, live_iso.files, f"{PXE}/rootfs.img")
+    first = next(iter(read_cpio(archive)))
+    root = open_files(member_block(archive, first))
+    commit = live_iso.built.reference.ostree_commit
+    assert f"{commit}.0" in root.listdir("/ostree/deploy/reference/deploy")
+
+
+def test_embedded_config_was_applied(live_machine):
+    guest = live_machine.guest_by_channel
+    assert guest.file("/var/lib/flavour").content_string == "vanilla\n"
+    assert guest.file("/run/flavour").content_string == "vanilla\n"
+    assert guest.check_output("hostname") == "live-guest"
+
+
+def test_key_of_the_config_opens_ssh(live_machine):
+    assert live_machine.guest.check_output("id -un") == "core"
+
+
+def test_live_system_is_running(live_machine):
+    guest = live_machine.guest_by_channel
+    assert guest.check_output("systemctl list-units --failed --plain --no-legend") == ""
+    assert guest.run("systemctl is-system-running").stdout.strip() == "running"
+
+
+def test_system_knows_that_it_is_live(live_machine):
+    guest = live_machine.guest_by_channel
+    assert guest.file("/run/ostree-live").exists
+    assert guest.check_output("findmnt -no FSTYPE,OPTIONS /run/media/iso").split(",")[0].split() == ["iso9660", "ro"]
+
+
+def test_root_is_read_only_and_etc_and_var_are_not(live_machine):
+    guest = live_machine.guest_by_channel
+    done = guest.run("touch /usr/.written")
+    assert (done.rc, "Read-only file system" in done.stderr) == (1, True)
+    assert guest.run("touch /etc/.written /var/.written").rc == 0
+
+
+def test_booting_left_the_iso_as_it_was(live_machine, live_iso):
+    del live_machine
+    assert live_iso.file_now() == live_iso.digest
+
+
+@pytest.mark.nightly
+@pytest.mark.boot
+def test_pxe_boot_applies_a_config_in_an_initrd(pxe_kernel, empty_disk, live_boot, live_config, cold_boots):
+    by_cd = live_boot("bios", live_config)
+    spec = replace(by_cd.spec, primary=Disk(), kernel=pxe_kernel)
+    with cold_boots(Boot(empty_disk, live_config, spec, by_cd.accel, "empty", embeds=True), "live-pxe") as machine:
+        guest = machine.guest_by_channel
+        assert guest.file("/var/lib/flavour").content_string == "vanilla\n"
+        assert guest.run("systemctl is-system-running").stdout.strip() == "running"
+        assert not guest.file("/run/media/iso").exists
