@@ -106,7 +106,7 @@ def test_embedded_config_was_applied(live_machine):
     guest = live_machine.guest_by_channel
     assert guest.file("/var/lib/flavour").content_string == "vanilla\n"
     assert guest.file("/run/flavour").content_string == "vanilla\n"
-    assert guest.check_output("hostname") == "live-guest"
+    assert guest.file("/proc/sys/kernel/hostname").content_string == "live-guest\n"
 
 
 def test_key_of_the_config_opens_ssh(live_machine):

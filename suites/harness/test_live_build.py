@@ -158,4 +158,4 @@ def test_a_definition_without_its_keys_is_refused(tmp_path):
 def test_shellcheck_is_content_with_the_stages_of_a_live_boot():
     scripts = [path for path in (DEFINITION / "live/initrd").rglob("*") if os.access(path, os.X_OK) and path.is_file()]
     done = subprocess.run(["shellcheck", *scripts], check=False, capture_output=True, text=True)
-    assert (len(scripts), done.stdout) == (5, "")
+    assert (len(scripts), done.stdout) == (6, "")
