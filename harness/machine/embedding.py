@@ -55,10 +55,10 @@ def embed_in_overlay(iso: Layer, overlay: Layer, config: bytes, console: str) ->
             whole[offset - start : offset - start + len(content)] = content
             file = overlay.path.with_name(f"{number}-{PATCH}")
             file.write_bytes(whole)
-            commands += ["-c", f"write -q -s {json.dumps(str(file))} {start} {len(whole)}"]
-    below = {"driver": "raw", "read-only": True, "file": {"driver": "file", "filename": str(iso.path)}}
-    both = {"driver": "qcow2", "file": {"driver": "file", "filename": str(overlay.path)}, "backing": below}
-    run(["qemu-io", *commands, f"json:{json.dumps(both)}"], timeout=60)
+            commands += ["-c", f"write -q -s {file.name} {start} {len(whole)}"]  # it splits at blanks
+    below = {"driver": "raw", "read-only": True, "file": {"driver": "file", "filename": str(iso.path.absolute())}}
+    both = {"driver": "qcow2", "file": {"driver": "file", "filename": overlay.path.name}, "backing": below}
+    run(["qemu-io", *commands, f"json:{json.dumps(both)}"], timeout=60, cwd=overlay.path.parent)
     for number in range(len(patches)):
         overlay.path.with_name(f"{number}-{PATCH}").unlink()
 

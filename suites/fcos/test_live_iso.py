@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.deadline import Deadline
 from harness.images.block import Memory
 from harness.images.filesystems.files import open_files
 from harness.images.formats.cpio import member_block, read_cpio
@@ -15,8 +16,14 @@ from harness.images.formats.iso import read_catalog
 from harness.images.system.live import place_of
 from harness.machine.boot import Boot
 from harness.machine.hardware.disks import Disk
+from suites.fcos.conftest import with_arguments
 
 PXE = "/images/pxeboot"
+INSTALL_TIME = 400.0  # seconds
+# A config whose effect is seen by who has but the console.
+ANNOUNCING = b"""{"ignition": {"version": "3.0.0"}, "systemd": {"units": [{"name": "announce.service", "enabled": true,
+"contents": "[Service]\\nType=oneshot\\nStandardOutput=journal+console\\nExecStart=/bin/echo flavour is vanilla\\n\\n[Install]\\nWantedBy=multi-user.target\\n"}]}}
+"""  # noqa: E501 - a unit is one line of JSON
 MARK = b"COREOS_KARG_EMBED_AREA"
 
 
@@ -147,3 +154,38 @@ def test_pxe_boot_applies_a_config_in_an_initrd(pxe_kernel, empty_disk, live_boo
         assert guest.file("/var/lib/flavour").content_string == "vanilla\n"
         assert guest.run("systemctl is-system-running").stdout.strip() == "running"
         assert not guest.file("/run/media/iso").exists
+
+
+@pytest.mark.nightly
+@pytest.mark.boot
+def test_pxe_boot_fetches_its_root_from_a_server(pxe_kernel, empty_disk, live_boot, live_config, cold_boots, served):
+    """With one initrd only; a block of another root is noticed by the hashes in that initrd."""
+    by_cd, initrd = live_boot("bios", live_config), pxe_kernel.initrds[0]
+    arguments = f"{pxe_kernel.arguments} ip=dhcp rd.neednet=1 coreos.live.rootfs_url={served(initrd.parent)}/rootfs.img"
+    kernel = replace(pxe_kernel, initrds=(initrd,), arguments=arguments)
+    spec = replace(by_cd.spec, primary=Disk(), kernel=kernel)
+    with cold_boots(Boot(empty_disk, live_config, spec, by_cd.accel, "empty", embeds=True), "live-url") as machine:
+        assert machine.guest_by_channel.file("/var/lib/flavour").content_string == "vanilla\n"
+
+
+@pytest.mark.nightly
+@pytest.mark.boot
+def test_root_can_be_in_memory_and_a_disk_be_installed(live_iso, live_boot, cold_boots, served, metal, tmp_path):
+    """The medium is free then; what is installed boots from its disk and applies the config it was given."""
+    with_arguments(live_iso.path, tmp_path / "fromram.iso", "coreos.liveiso.fromram")
+    boot = live_boot("bios", ANNOUNCING)
+    spec = replace(boot.spec, disks=(Disk(10 * 2**30),))
+    boot = replace(boot, image=tmp_path / "fromram.iso", digest="", spec=spec)
+    with cold_boots(boot, "live-install") as machine:
+        guest = machine.guest_by_channel
+        assert guest.run("findmnt /run/media/iso").rc == 1
+        script = f"cat > /run/config.ign << 'END'\n{ANNOUNCING.decode()}END\n"
+        script += f"/usr/local/bin/live-install {served(metal.parent)}/{metal.name} /dev/vda /run/config.ign"
+        done = machine.run(script, Deadline(INSTALL_TIME))
+        assert (done.rc, "Installed http" in done.text) == (0, True), done
+        machine.shutdown(Deadline(90))
+        (machine.scratch / "disk-1.raw").rename(tmp_path / "installed.raw")
+    plain = replace(boot.spec, primary=Disk(), disks=(), memory=1024)
+    installed = Boot(tmp_path / "installed.raw", None, plain, boot.accel)
+    with cold_boots(installed, "installed") as machine:
+        machine.console.wait_for("flavour is vanilla", Deadline(60))

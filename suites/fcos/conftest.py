@@ -1,0 +1,63 @@
+"""What a live system fetches, and how an ISO is customised for it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from harness.build.reference import Built
+from harness.images.formats.raw import FileBlock
+from harness.images.system.live import read_live
+from harness.store import Store, content_key
+from harness.tools import run
+
+METAL = 2048 * 2**20  # bytes: where the reference image's backup GPT lies
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[Path], str]]:
+    """`served(folder)`: the URL below which a guest finds its files; QEMU's user network has the host at 10.0.2.2."""
+    with ExitStack() as stack:
+
+        def serve(folder: Path) -> str:
+            handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            stack.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            return f"http://10.0.2.2:{server.server_address[1]}"
+
+        yield serve
+
+
+@pytest.fixture(scope="session")
+def metal(reference: Built, store: Store) -> Path:
+    """The reference image as for bare metal: raw, without the room after its backup GPT, packed by zstd."""
+
+    def make(folder: Path) -> None:
+        with store.scratch("metal") as scratch:
+            raw = scratch / "metal.raw"
+            run(["qemu-img", "convert", "-O", "raw", reference.path, raw])
+            with raw.open("r+b") as file:
+                file.truncate(METAL)
+            run(["zstd", "-q", "-1", "-T1", raw, "-o", folder / "metal.raw.zst"])
+
+    return store.entry("metal", content_key({"image": reference.sha256_qcow2, "edit": 1}), make) / "metal.raw.zst"
+
+
+def with_arguments(iso: Path, target: Path, words: str) -> None:
+    """A copy of an ISO with more kernel arguments in every area that has room for some."""
+    shutil.copyfile(iso, target)
+    with FileBlock(iso) as block, target.open("r+b") as file:
+        facts = read_live(block, pytest.fail)
+        assert facts is not None
+        assert facts.kargs is not None
+        for area in facts.kargs.areas:
+            file.seek(area.offset)
+            file.write(f"{area.kargs} {words}\n".encode().ljust(facts.kargs.size, b"#"))
