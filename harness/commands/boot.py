@@ -48,6 +48,7 @@ def boot(
       harness boot rhcos.qcow2.gz --ignition host.ign     yours, with a config
       harness boot fcos.vmdk --machine uefi,memory=4096   on another machine
       harness boot lab.qcow2 --no-config                  nothing added (a config may be inside)
+      harness boot fcos-live.iso --ignition host.ign      a live ISO, from a CD, the config embedded for this once
     """
     if not sys.stdin.isatty():
         raise BadInput(

@@ -19,7 +19,7 @@ from harness.ignition.validate import check
 from harness.images.source import open_image
 from harness.machine.accel import choose
 from harness.machine.boot import Boot
-from harness.machine.bootable import PLAIN, disk_of, readable_kernel
+from harness.machine.bootable import PLAIN, disk_of, on_a_cd, readable_kernel
 from harness.machine.hardware.spec import MachineSpec
 from harness.places import REFERENCE
 from harness.store import Store
@@ -71,7 +71,10 @@ def ready_to_boot(
         kernel = None if accel else readable_kernel(opened, store)
         if not digest and (opened.compression or opened.container not in PLAIN):
             digest = opened.uncompressed_sha256()  # of a plain file it is asked for only where it matters
-        yield Boot(disk_of(opened, digest, store), ignition, spec, choose(store, kernel, accel), digest)
+        is_iso = opened.container == "iso"
+        spec = on_a_cd(spec) if is_iso else spec
+        embeds = is_iso and ignition is not None
+        yield Boot(disk_of(opened, digest, store), ignition, spec, choose(store, kernel, accel), digest, embeds)
 
 
 def log_folder(given: Path | None, purpose: str) -> Path:

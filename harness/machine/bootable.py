@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import HarnessError
@@ -11,9 +12,12 @@ from harness.images.partitions.layout import Layout, read_layout
 from harness.images.source import Image
 from harness.images.system.bls import read_entries
 from harness.images.system.tree import find_boot, open_system
+from harness.machine.hardware.disks import Disk
+from harness.machine.hardware.spec import MachineSpec
 from harness.store import Store, content_key
 
-PLAIN = frozenset({"raw", "qcow2"})  # containers that QEMU puts an overlay on
+LIVE_MEMORY = 2048  # MiB
+PLAIN = frozenset({"raw", "qcow2", "iso"})  # containers that QEMU puts an overlay on
 
 
 def disk_of(image: Image, digest: str, store: Store) -> Path:
@@ -29,6 +33,16 @@ def disk_of(image: Image, digest: str, store: Store) -> Path:
 
     key = content_key({"container": image.container, "file": digest})
     return store.entry("disk", key, unpack) / "disk.raw"
+
+
+def on_a_cd(spec: MachineSpec) -> MachineSpec:
+    """The machine for an ISO: it lies in a CD drive, and what a live system writes needs memory, unless told else."""
+    usual = MachineSpec()
+    return replace(
+        spec,
+        primary=Disk(bus="cd") if spec.primary == usual.primary else spec.primary,
+        memory=LIVE_MEMORY if spec.memory == usual.memory else spec.memory,
+    )
 
 
 def kernel_of(layout: Layout, store: Store) -> Path:
