@@ -16,13 +16,14 @@ from harness.images.formats.iso import read_catalog
 from harness.images.system.live import place_of
 from harness.machine.boot import Boot
 from harness.machine.hardware.disks import Disk
+from harness.machine.machine import CONSOLE_LOG
 from suites.fcos.conftest import with_arguments
 
 PXE = "/images/pxeboot"
 INSTALL_TIME = 400.0  # seconds
 # A config whose effect is seen by who has but the console.
 ANNOUNCING = b"""{"ignition": {"version": "3.0.0"}, "systemd": {"units": [{"name": "announce.service", "enabled": true,
-"contents": "[Service]\\nType=oneshot\\nStandardOutput=journal+console\\nExecStart=/bin/echo flavour is vanilla\\n\\n[Install]\\nWantedBy=multi-user.target\\n"}]}}
+"contents": "[Unit]\\nBefore=systemd-user-sessions.service\\n\\n[Service]\\nType=oneshot\\nStandardOutput=journal+console\\nExecStart=/bin/echo flavour is vanilla\\n\\n[Install]\\nWantedBy=multi-user.target\\n"}]}}
 """  # noqa: E501 - a unit is one line of JSON
 MARK = b"COREOS_KARG_EMBED_AREA"
 
@@ -117,7 +118,7 @@ def test_embedded_config_was_applied(live_machine):
 
 
 def test_key_of_the_config_opens_ssh(live_machine):
-    assert live_machine.guest.check_output("id -un") == "core"
+    assert live_machine.shell.run("id -un", Deadline(60)).text.strip() == "core"
 
 
 def test_live_system_is_running(live_machine):
@@ -188,4 +189,14 @@ def test_root_can_be_in_memory_and_a_disk_be_installed(live_iso, live_boot, cold
     plain = replace(boot.spec, primary=Disk(), disks=(), memory=1024)
     installed = Boot(tmp_path / "installed.raw", None, plain, boot.accel)
     with cold_boots(installed, "installed") as machine:
-        machine.console.wait_for("flavour is vanilla", Deadline(60))
+        assert "flavour is vanilla" in (machine.logs / CONSOLE_LOG).read_text()
+
+
+@pytest.mark.nightly
+@pytest.mark.boot
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_hybrid_iso_boots_from_a_disk(firmware, live_iso, live_boot, live_config, cold_boots):
+    by_cd = live_boot(firmware, live_config)
+    with cold_boots(replace(by_cd, spec=replace(by_cd.spec, primary=Disk())), f"live-usb-{firmware}") as machine:
+        assert machine.guest_by_channel.file("/var/lib/flavour").content_string == "vanilla\n"
+    assert live_iso.file_now() == live_iso.digest
