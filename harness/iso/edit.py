@@ -14,10 +14,11 @@ from typing import BinaryIO
 from harness.errors import BadInput
 from harness.images.edits.copy import copy_disk
 from harness.images.edits.draft import creating
+from harness.images.formats.newc import FILE
 from harness.images.system.live import FEATURES
 from harness.images.system.live_archives import Member
 from harness.images.system.live_places import KargsPlaces
-from harness.iso.initrd import CONFIG, FILE, NETWORK, Compression, area_of, embedded, with_member, without
+from harness.iso.initrd import CONFIG, NETWORK, Compression, area_of, embedded, with_member, without
 from harness.iso.kargs import changed as changed_line
 from harness.iso.kargs import current, written
 from harness.iso.opened import LiveIso, open_live_iso

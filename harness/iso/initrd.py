@@ -7,18 +7,20 @@ zeroes fill the area. The same members give the same bytes (of one version of li
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
+import stat
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from harness.errors import BadInput, DamagedImage
+from harness.images.formats.newc import Entry, write_archive
 from harness.images.system.live_archives import Member, read_archives
 from harness.images.system.live_places import EmbedPlace
 
 Compression = Literal["xz", "gzip"]
 CONFIG = "config.ign"
 NETWORK = "etc/coreos-firstboot-network/"
-FILE, FOLDER = 0o100644, 0o040755
 SMALLEST_DICTIONARY = 4096  # bytes, of LZMA2
 
 
@@ -62,12 +64,9 @@ def area_of(members: Sequence[Member], place: EmbedPlace, compression: Compressi
 
 def pack(members: Sequence[Member], compression: Compression = "xz") -> bytes:
     """A compressed archive of the members, and of the folders they are in, which the kernel does not make itself."""
-    known = {member.name: member for member in members}
-    for member in members:
-        for at in (index for index, char in enumerate(member.name) if char == "/"):
-            known.setdefault(member.name[:at], Member(member.name[:at], FOLDER, b""))
-    plain = b"".join(_entry(number, known[name]) for number, name in enumerate(sorted(known), 1))
-    plain += _entry(0, Member("TRAILER!!!", 0, b""))
+    archive = io.BytesIO()
+    write_archive(archive, (Entry(each.name, each.content, each.mode) for each in members))
+    plain = archive.getvalue()
     if compression == "gzip":
         return gzip.compress(plain, 9, mtime=0)
     dictionary = max(SMALLEST_DICTIONARY, 1 << (len(plain) - 1).bit_length())  # preset 9 would take 64 MiB
@@ -75,20 +74,8 @@ def pack(members: Sequence[Member], compression: Compression = "xz") -> bytes:
     return lzma.compress(plain, check=lzma.CHECK_CRC32, filters=filters)
 
 
-def _entry(number: int, member: Member) -> bytes:
-    """A header and what it is of, each filled to four bytes; no owner, no time."""
-    name = member.name.encode("utf-8", "surrogateescape") + b"\0"
-    fields = (number, member.mode, 0, 0, 1, 0, len(member.content), 0, 0, 0, 0, len(name), 0)
-    head = b"070701" + b"".join(b"%08X" % field for field in fields) + name
-    return _filled(head) + _filled(member.content)
-
-
-def _filled(raw: bytes) -> bytes:
-    return raw + bytes(-len(raw) % 4)
-
-
 def _is_folder(member: Member) -> bool:
-    return member.mode & 0o170000 == 0o040000
+    return stat.S_ISDIR(member.mode)
 
 
 def _holds(folder: Member, members: Iterable[Member]) -> bool:

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from harness.build.live.initrd import BLOCK, stream_hash, write_rootfs
 from harness.build.live.live import Inputs, assemble, read_live_definition
 from harness.build.live.medium import LARGEST_KARGS, Medium
-from harness.build.live.newc import FILE, LINK, PROGRAM, Member, write_archive
 from harness.build.reference import DEFINITION
 from harness.errors import BuildFailed
 from harness.images.block import Memory
 from harness.images.filesystems.files import open_files
 from harness.images.formats.cpio import read_cpio
+from harness.images.formats.newc import FILE, LINK, PROGRAM, Entry, write_archive
 from harness.images.formats.raw import FileBlock
 from harness.images.system.live import read_live
 from harness.tools import known_tools
@@ -69,7 +69,7 @@ def iso(made):
 def test_archives_are_read_back_with_the_folders_of_their_members(contents):
     raw = io.BytesIO()
     files = {name: content for name, content in contents.items() if not _is_folder_of_another(name, contents)}
-    write_archive(raw, [Member(name, content) for name, content in files.items()])
+    write_archive(raw, [Entry(name, content) for name, content in files.items()])
     block = Memory(raw.getvalue(), "archive")
     found = {each.name: block.read(each.start, each.size) for each in read_cpio(block) if each.mode == FILE}
     assert (found, len(raw.getvalue()) % 4) == (files, 0)
@@ -82,7 +82,7 @@ def _is_folder_of_another(name, contents):
 @pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")
 def test_cpio_unpacks_files_programs_and_links(tmp_path):
     raw = io.BytesIO()
-    write_archive(raw, [Member("a/b", b"text"), Member("a/run", b"#!", PROGRAM), Member("a/link", b"b", LINK)])
+    write_archive(raw, [Entry("a/b", b"text"), Entry("a/run", b"#!", PROGRAM), Entry("a/link", b"b", LINK)])
     subprocess.run(["cpio", "-i", "--quiet"], input=raw.getvalue(), cwd=tmp_path, check=True)
     found = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     assert found == {"b": b"text", "run": b"#!", "link": b"text"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.errors import BadInput, UnsupportedImage
+from harness.errors import BadInput, MissingFile
 from harness.images.formats.raw import FileBlock
 from harness.images.system.live import read_live
 from harness.machine.boot import Boot
@@ -61,14 +61,16 @@ def test_nothing_else_in_the_iso_changes_for_the_guest(iso, tmp_path):
 
 def test_a_config_larger_than_its_room_is_refused(iso, tmp_path):
     incompressible = random.Random(1).randbytes(EMBED)
-    with pytest.raises(BadInput, match="has 262,144 bytes of room for a config of"):
+    with pytest.raises(BadInput, match="bytes when packed, the area 262,144"):
         embedded(iso, tmp_path, incompressible)
 
 
 def test_what_is_no_live_iso_is_refused(tmp_path):
-    (tmp_path / "disk.raw").write_bytes(bytes(2**20))
-    with pytest.raises(UnsupportedImage):
-        embedded(Layer(tmp_path / "disk.raw", "raw"), tmp_path, CONFIG)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "README").write_text("no system")
+    run(["xorriso", "-as", "mkisofs", "-quiet", "-o", tmp_path / "other.iso", tmp_path / "files"])
+    with pytest.raises(MissingFile, match="is no CoreOS live ISO"):
+        embedded(Layer(tmp_path / "other.iso", "raw"), tmp_path, CONFIG)
 
 
 def test_initrds_are_joined_where_the_kernel_looks(tmp_path):

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.build.live.newc import FILE, LINK, PROGRAM, Member, filled, write_archive
 from harness.build.live.root import SQUASHFS
+from harness.images.formats.newc import FILE, LINK, PROGRAM, Entry, filled, write_archive
 
 BLOCK = 2**21  # bytes of rootfs.img under one hash
 BUILD_OF_ROOTFS, BUILD_OF_INITRD = "etc/coreos-live-rootfs", "etc/coreos-live-initramfs"
@@ -56,7 +56,7 @@ Options=bind
 
 def write_rootfs(squashfs: Path, version: str, target: Path) -> None:
     """rootfs.img: the squashfs first, which then lies at byte 124, and the build it belongs to."""
-    members = [Member(SQUASHFS, squashfs), Member(BUILD_OF_ROOTFS, f"{version}\n".encode())]
+    members = [Entry(SQUASHFS, squashfs), Entry(BUILD_OF_ROOTFS, f"{version}\n".encode())]
     with target.open("wb") as archive:
         write_archive(archive, members)
 
@@ -69,13 +69,13 @@ def write_initrd(
     version = f"{facts['version']}\n".encode()
     members = [
         *_of_folder(stages),
-        Member("usr/bin/busybox", busybox, PROGRAM),
-        Member(f"{UNITS}/sysroot.mount", SYSROOT.format(**facts).encode()),
-        *(Member(f"{UNITS}/reference-{stage}.service", NOTHING.format(stage=stage).encode()) for stage in without),
-        *(Member(f"{UNITS}/initrd-root-fs.target.requires/{unit}", f"../{unit}".encode(), LINK) for unit in PULLED),
-        Member(BUILD_OF_INITRD, version),
-        Member(WANTED_ROOTFS, stream_hash(rootfs)),
-        Member(FEATURES, features()),
+        Entry("usr/bin/busybox", busybox, PROGRAM),
+        Entry(f"{UNITS}/sysroot.mount", SYSROOT.format(**facts).encode()),
+        *(Entry(f"{UNITS}/reference-{stage}.service", NOTHING.format(stage=stage).encode()) for stage in without),
+        *(Entry(f"{UNITS}/initrd-root-fs.target.requires/{unit}", f"../{unit}".encode(), LINK) for unit in PULLED),
+        Entry(BUILD_OF_INITRD, version),
+        Entry(WANTED_ROOTFS, stream_hash(rootfs)),
+        Entry(FEATURES, features()),
     ]
     with target.open("wb") as archive, initramfs.open("rb") as disk:
         shutil.copyfileobj(disk, archive, BLOCK)
@@ -97,8 +97,8 @@ def features() -> bytes:
     return (json.dumps(WHAT_WORKS, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _of_folder(folder: Path) -> Iterator[Member]:
+def _of_folder(folder: Path) -> Iterator[Entry]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             name = path.relative_to(folder).as_posix()
-            yield Member(name, path.read_bytes(), PROGRAM if os.access(path, os.X_OK) else FILE)
+            yield Entry(name, path.read_bytes(), PROGRAM if os.access(path, os.X_OK) else FILE)

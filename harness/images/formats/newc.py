@@ -17,29 +17,30 @@ ALIGNED = 4  # bytes: to what names, contents and, between archives, the whole a
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One member; a link's content is what it leads to, and a path stands for the content of that file."""
+class Entry:
+    """A member to be written; a link's content is what it leads to, and a path stands for that file's content."""
 
     name: str
     content: bytes | Path = b""
     mode: int = FILE
 
 
-def write_archive(target: IO[bytes], members: Iterable[Member]) -> None:
-    """An archive of the members in their order, at the present place of `target`, which must be a multiple of four.
+def write_archive(target: IO[bytes], entries: Iterable[Entry]) -> None:
+    """An archive of the entries in their order, at the present place of `target`, which must be a multiple of four.
 
-    The folders that a member lies in are put before it, since the kernel makes none by itself.
+    The folders that one lies in are put before it unless they are there, since the kernel makes none by itself.
     """
     number, known = 0, set[str]()
-    for member in members:
-        for folder in reversed(Path(member.name).parents[:-1]):
+    for entry in entries:
+        for folder in reversed(Path(entry.name).parents[:-1]):
             if str(folder) not in known:
                 known.add(str(folder))
                 number += 1
-                _write(target, Member(str(folder), mode=FOLDER), number)
+                _write(target, Entry(str(folder), mode=FOLDER), number)
+        known.add(entry.name)
         number += 1
-        _write(target, member, number)
-    _write(target, Member(END, mode=0), 0)
+        _write(target, entry, number)
+    _write(target, Entry(END, mode=0), 0)
 
 
 def filled(size: int) -> int:
@@ -47,11 +48,11 @@ def filled(size: int) -> int:
     return -(-size // ALIGNED) * ALIGNED
 
 
-def _write(target: IO[bytes], member: Member, number: int) -> None:
-    content = member.content
+def _write(target: IO[bytes], entry: Entry, number: int) -> None:
+    content = entry.content
     size = content.stat().st_size if isinstance(content, Path) else len(content)
-    name = member.name.encode() + b"\0"
-    fields = (number, member.mode, 0, 0, 1, 0, size, 0, 0, 0, 0, len(name), 0)
+    name = entry.name.encode("utf-8", "surrogateescape") + b"\0"
+    fields = (number, entry.mode, 0, 0, 1, 0, size, 0, 0, 0, 0, len(name), 0)
     head = b"070701" + b"".join(b"%08X" % field for field in fields) + name
     target.write(head.ljust(filled(len(head)), b"\0"))
     if isinstance(content, Path):
