@@ -16,6 +16,7 @@ from harness.deadline import Deadline
 from harness.errors import DeadlinePassed, MachineFailed
 from harness.machine.guest.backend import ScriptBackend
 from harness.machine.guest.channel import Channel
+from harness.machine.guest.outcome import outcome
 
 GUEST_SCRIPT = Path(harness.ignition.__file__).with_name("channel.sh")
 SOON = 10.0
@@ -48,6 +49,22 @@ def test_bytes_come_through_as_they_are(here, tmp_path):
 def test_exit_code_and_error_output_come_through(here):
     done = here.run("echo out; echo err >&2; exit 7")
     assert (done.rc, done.stdout, done.stderr) == (7, "out\n", "err\n")
+
+
+def test_a_command_that_fails_is_told_in_one_line(here):
+    with pytest.raises(AssertionError) as failed:
+        here.check_output("echo 'first line' >&2; echo 'no such image' >&2; exit 125 # %s", "x" * 200)
+    first = str(failed.value).splitlines()[0]
+    asked = "echo 'first line' >&2; echo 'no such image' >&2; exit 125 # " + "x" * 99
+    assert first == f"Unexpected exit code 125 for {asked}…: no such image"
+
+
+@pytest.mark.parametrize(
+    "command", ["podman run 'a b'", "sudo /bin/sh -c 'podman run '\"'\"'a b'\"'\"''", "/bin/sh -c 'torn"]
+)
+def test_what_testinfra_puts_around_a_command_is_not_told(here, command):
+    told = str(outcome(here.backend, 1, command.encode(), b"", b""))
+    assert told == ("/bin/sh -c 'torn" if "torn" in command else "podman run 'a b'") + ": it said nothing"
 
 
 def test_a_late_command_is_a_typed_error_and_the_next_one_is_answered(here):

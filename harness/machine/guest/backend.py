@@ -8,6 +8,7 @@ from testinfra.backend.base import BaseBackend, CommandResult
 
 from harness.deadline import Deadline
 from harness.machine.guest.channel import Completed
+from harness.machine.guest.outcome import outcome
 
 COMMAND_TIME = 120.0  # seconds a command may take unless the caller says otherwise
 
@@ -36,7 +37,7 @@ class ScriptBackend(BaseBackend):  # type: ignore[misc]  # testinfra ships no ty
         """Run a command; each of `args` takes the place of a `%s`, quoted."""
         script = self.get_command(command, *args)
         done = self._way.run(script, Deadline(within))
-        return self.result(done.rc, self.encode(script), done.out, done.err)
+        return outcome(self, done.rc, self.encode(script), done.out, done.err)
 
     def get_encoding(self) -> str:
         """testinfra would ask for python3 in the guest, which CoreOS does not have."""

@@ -21,6 +21,7 @@ from harness.deadline import Deadline
 from harness.errors import MachineFailed, ToolFailed
 from harness.machine.guest.channel import Completed
 from harness.machine.guest.errand import Lifeline, run_errand
+from harness.machine.guest.outcome import outcome
 from harness.tools import find_tool, run
 
 ALIAS = "guest"
@@ -196,7 +197,7 @@ class _Backend(SshBackend):  # type: ignore[misc]  # testinfra ships no types
 
     def run_ssh(self, command: str) -> CommandResult:
         done = self._shell.run(command)
-        return self.result(done.rc, command.encode(), done.out, done.err)
+        return outcome(self, done.rc, command.encode(), done.out, done.err)
 
 
 def _words(done: Completed) -> str:
