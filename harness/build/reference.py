@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from harness.build import disk
 from harness.build.bootloader import module_files
+from harness.build.flavour import Flavour, system_of
 from harness.build.initramfs import make_initramfs
 from harness.build.packages import Package, StaleLock, fetch, host_mirrors, read_lock, resolve, write_lock
 from harness.build.rootfs import install
@@ -30,7 +31,7 @@ DEFINITION = Path(__file__).parents[2] / "fixtures/reference"
 IMAGE = "reference.qcow2"
 FACTS = "facts.json"
 LOCK = "packages.lock"
-WITHOUT_INFLUENCE = ("reproduction.py",)  # modules of this folder that no byte of an image depends on
+WITHOUT_INFLUENCE = ("artifacts.py", "reproduction.py")  # modules of this folder that no byte of an image depends on
 STAGES = ("packages", "root filesystem", "initramfs", "deployment", "disk", "qcow2")
 
 
@@ -60,8 +61,9 @@ def build_reference(
     mirror: str | None = None,
     unlocked: bool = False,
     progress: Progress | None = None,
+    flavour: Flavour | None = None,
 ) -> Built:
-    """The reference image from the store, building what is not there.
+    """The reference image from the store, building what is not there; of a flavour, the same disk with its commit.
 
     With `unlocked`, packages are resolved anew when the lock is stale (see `usable_packages`).
     Raises StaleLock, BuildFailed, MissingTool.
@@ -76,7 +78,9 @@ def build_reference(
         initramfs = make_initramfs(
             rootfs, definition / "initramfs", settings["initramfs"]["drivers"], settings["epoch"], store
         )
+    settings = flavour.settings(settings) if flavour else settings
     inputs = {
+        "commit": flavour.commit if flavour else None,
         "settings": settings,
         "rootfs": rootfs.parent.name,
         "initramfs": initramfs.name,
@@ -93,15 +97,13 @@ def build_reference(
         with store.scratch("reference") as scratch:
             with clock.stage("deployment"):
                 arguments = {
-                    "rootfs": str(rootfs),
-                    "overlay": str(definition / "overlay"),
+                    "system": system_of(flavour, definition, rootfs, initramfs),
                     "boot_files": str(definition / "boot"),
-                    "initramfs": str(initramfs),
                     "settings": settings,
                     "scratch": str(scratch),
                     "target": str(scratch),
                 }
-                run_stage("deployment:build_filesystems", arguments, settings["epoch"])
+                run_stage("filesystems:build_filesystems", arguments, settings["epoch"])
             with clock.stage("disk"):
                 raw = disk.assemble(scratch, settings, scratch)
             # most of both is waiting: for the hashes of zeros, and for the disk

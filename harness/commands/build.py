@@ -16,6 +16,7 @@ from harness.build.live.live import BuiltLive, build_live
 from harness.build.packages import host_mirrors, resolve, write_lock
 from harness.build.reference import LOCK, Built, build_reference
 from harness.commands.composing import build_ostree
+from harness.commands.extending import extend
 from harness.commands.stages import StageDisplay
 from harness.errors import BadInput
 from harness.places import REFERENCE
@@ -98,6 +99,7 @@ def lock(mirror: str | None) -> None:
 
 
 build.add_command(build_ostree)
+build.add_command(extend)
 
 
 def hand_out(image: Path, folder: Path) -> Path:

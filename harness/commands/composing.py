@@ -7,18 +7,16 @@ from pathlib import Path
 
 import click
 
-from harness.commands.ostree import opened_repo
+from harness.compose.base import REF, read_base
 from harness.compose.builds import Build, Builds
 from harness.compose.derive import derive
 from harness.compose.encapsulate import encapsulate
 from harness.compose.epoch import chosen_epoch
 from harness.compose.layering import write_layer
 from harness.compose.ociarchive import pack
-from harness.compose.ociimage import open_image
 from harness.compose.ostreerepo import OstreeRepo
 from harness.compose.overlay import Overlay, overlays_of, read_overlays
 from harness.compose.tarwriter import GzipSink
-from harness.compose.unencapsulate import unencapsulate
 from harness.containers.folder import FolderFiles
 from harness.errors import BadInput
 from harness.store import Store, content_key
@@ -49,7 +47,8 @@ def build_ostree(
 ) -> None:
     """Lay overlays over the ostree commit of SOURCE and keep the new one as a build, as `cosa build ostree` does.
 
-    SOURCE is an ostree repository or a disk image. In the workdir, the overlays are the folders of src/config/overlay.d
+    SOURCE is an ostree repository, a disk image, or an ociarchive; layers above the commit in it become part of the new
+    one. In the workdir, the overlays are the folders of src/config/overlay.d
     in the order of their names, then overrides/rootfs. The build lies in builds/ID/ARCH: meta.json and the commit as
     ociarchive. Says so and does nothing when nothing has changed since the newest build.
 
@@ -63,10 +62,10 @@ def build_ostree(
     folders = overlays_of(workdir / OVERLAYS) if (workdir / OVERLAYS).is_dir() else ()
     overrides = (workdir / OVERRIDES,) if (workdir / OVERRIDES).is_dir() else ()
     overlay = read_overlays([*folders, *overrides])
-    with opened_repo(source) as repo, Store.default().scratch("build") as scratch:
-        base = repo.commit(repo.resolve(repo.only_ref()))
+    with Store.default().scratch("build") as scratch:
+        base = read_base(source, scratch)
         inputs = content_key({
-            "base": base.checksum,
+            "base": [base.commit, *base.diff_ids],
             "overlay": _digest(overlay, scratch),
             "epoch": when,
             "names": [name, arch, ref],
@@ -75,11 +74,9 @@ def build_ostree(
         if (newest := builds.unchanged(inputs, arch)) and not force:
             click.echo(f"nothing changed since {newest}")
             return
-        version = builds.next_id(str(base.metadata.get("version") or "0"))
-        encapsulate(repo, base.checksum, scratch / "base")
-        unencapsulate(open_image(scratch / "base"), scratch / "repo", ref="base")
-        commit = derive(scratch / "repo", "base", overlay, scratch, ref=ref, version=version, epoch=when)
-        encapsulate(OstreeRepo(FolderFiles(scratch / "repo"), "/"), commit, scratch / "layout")
+        version = builds.next_id(base.version)
+        commit = derive(base.repo, REF, overlay, scratch, ref=ref, version=version, epoch=when, layers=base.layers)
+        encapsulate(OstreeRepo(FolderFiles(base.repo), "/"), commit, scratch / "layout")
         pack(scratch / "layout", scratch / "new.ociarchive", when)
         build = Build(version, name, arch, ref, commit, when, inputs, bool(overrides), listed)
         place = builds.add(build, scratch / "new.ociarchive", when)

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from harness.commands.stages import StageDisplay
+from harness.compose.base import opened_repo
 from harness.compose.encapsulate import encapsulate
 from harness.compose.ociarchive import opened_layout, pack
 from harness.compose.ociimage import open_image
-from harness.compose.ostreerepo import OstreeRepo
 from harness.compose.unencapsulate import unencapsulate
-from harness.containers.folder import FolderFiles
 from harness.errors import BadInput
-from harness.images.partitions.layout import read_layout
-from harness.images.source import open_chain
-from harness.images.system.tree import open_system
 from harness.store import Store, check_new, check_replaceable
 
 PATH = click.Path(path_type=Path)
-REPOS = ("/sysroot/ostree/repo", "/ostree/repo")
 
 
 @click.group()
@@ -125,17 +118,3 @@ def _pack(layout: Path, output: Path) -> None:
         pack(layout, output, 0)
     except OSError as cause:
         raise BadInput(f"cannot be written: {cause.strerror}", where=str(output)) from cause
-
-
-@contextmanager
-def opened_repo(source: Path) -> Iterator[OstreeRepo]:
-    """The repository in a folder, or in the system of a disk image."""
-    if source.is_dir():
-        yield OstreeRepo(FolderFiles(source), "/")
-        return
-    with open_chain(source, ()) as image:
-        files = open_system(read_layout(image.block))
-        found = next((path for path in REPOS if files.exists(f"{path}/config")), None)
-        if found is None:
-            raise BadInput("has no ostree repository", where=str(source), next_step="name an image of an ostree system")
-        yield OstreeRepo(files, found)

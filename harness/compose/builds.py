@@ -11,7 +11,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +21,8 @@ from typing import Any, Final
 import msgspec
 
 from harness.compose.epoch import rfc3339
-from harness.errors import BadInput
-from harness.images.formats.compression import detect, unpacked
+from harness.errors import BadInput, DamagedArtifact
+from harness.images.formats.compression import LONGEST_MAGIC, detect, unpacked
 from harness.store import new_folder, replacing
 
 LIST: Final = "builds.json"
@@ -30,6 +32,7 @@ INPUTS: Final = "coreos-assembler.image-input-checksum"
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 LARGEST: Final = 16 * 2**20  # bytes of builds.json or meta.json
 OSTREE: Final = "ostree"
+PACKED: Final = {".gz", ".xz", ".zst"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +95,7 @@ class Builds:
             archive = place / f"{stem}-ostree.{build.arch}.ociarchive"
             shutil.move(ociarchive, archive)
             images = {OSTREE: {**_described(archive), "skip-compression": True}}
-            for platform, source in build.images.items():
-                image = place / f"{stem}-{platform}.{build.arch}.{''.join(source.suffixes[-2:]).lstrip('.')}"
-                shutil.copyfile(source, image)
-                images[platform] = {**_described(image), **_unpacked(image)}
+            images |= {name: _taken_over(source, place, stem, name) for name, source in build.images.items()}
             _write(place / META, _meta(build, images, epoch))
         entries = [{"id": build.id, "arches": [build.arch]}, *listed.get("builds", [])]
         with replacing(self.root / LIST) as aside:
@@ -105,6 +105,59 @@ class Builds:
         link.symlink_to(build.id)
         link.rename(self.root / LATEST)
         return self.root / build.id / build.arch
+
+    def newest(self) -> str:
+        """The build that is added last. Raises BadInput where there is none."""
+        ids = self.ids()
+        if not ids:
+            raise BadInput("has no builds", where=str(self.root), next_step="harness build ostree makes one")
+        return ids[0]
+
+    def commit(self, build: str, arch: str) -> tuple[Path, dict[str, Any]]:
+        """The ociarchive of a build, and what its meta.json says. Raises BadInput."""
+        meta = self.meta(build, arch)
+        place = self.root / build / arch
+        images = meta.get("images")
+        named = images.get(OSTREE) if isinstance(images, dict) else None
+        path = named.get("path") if isinstance(named, dict) else None
+        if not isinstance(path, str) or Path(path).name != path or not (place / path).is_file():
+            raise BadInput("has no ociarchive of its commit", where=str(place), next_step="harness build ostree")
+        return place / path, meta
+
+    @contextmanager
+    def extending(self, build: str, arch: str, platform: str) -> Iterator[Callable[[Mapping[str, Path]], None]]:
+        """`give(images)` takes the images of a platform over, and meta.json tells of them; a marker says meanwhile
+        that they are being built, as cosa has it (facts B2).
+        """
+        place = self.root / build / arch
+        marker = place / f".{platform}.building"
+
+        def give(images: Mapping[str, Path]) -> None:
+            meta = self.meta(build, arch)
+            stem = f"{meta['name']}-{build}"
+            told = {name: _taken_over(source, place, stem, name) for name, source in images.items()}
+            with replacing(place / META) as aside:
+                _write(aside, {**meta, "images": {**meta["images"], **told}})
+
+        try:
+            marker.touch()
+        except OSError as cause:
+            raise BadInput(f"cannot be written: {cause.strerror}", where=str(place)) from cause
+        try:
+            yield give
+        finally:
+            marker.unlink(missing_ok=True)
+
+
+def _taken_over(source: Path, place: Path, stem: str, name: str) -> dict[str, Any]:
+    """Copy an image to its place, whole or not at all, and describe it as meta.json does."""
+    endings = source.suffixes[-2 if source.suffix in PACKED else -1 :]
+    target = place / f"{stem}-{name}.{place.name}{''.join(endings)}"
+    with replacing(target) as aside:
+        copied = subprocess.run(["/bin/cp", "--reflink=auto", "--sparse=always", source, aside], check=False)
+        if copied.returncode:
+            shutil.copyfile(source, aside)
+    return {**_described(target), **_unpacked(target)}
 
 
 def _meta(build: Build, images: Mapping[str, Any], epoch: int) -> dict[str, Any]:
@@ -132,11 +185,13 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _unpacked(path: Path) -> dict[str, Any]:
-    """What is in a compressed image; nothing is said where it is not compressed (facts A9)."""
-    with path.open("rb") as file:
-        kind = detect(file.read(16))
-    if kind is None:
+    """What is in a compressed image (facts A9); nothing is said of others, not even of an initramfs."""
+    if path.suffix not in PACKED:
         return {}
+    with path.open("rb") as file:
+        kind = detect(file.read(LONGEST_MAGIC))
+    if kind is None:
+        raise DamagedArtifact(f"is called {path.suffix} and is not packed", where=str(path))
     with unpacked(path, kind) as inner:
         return {"uncompressed-sha256": inner.sha256, "uncompressed-size": inner.size}
 

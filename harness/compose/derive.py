@@ -1,34 +1,50 @@
-"""An ostree commit on top of another: its tree with overlays laid over it, committed by ostree itself.
+"""An ostree commit on top of another: its tree with layers and overlays laid over it, committed by ostree itself.
 
-/etc of an overlay becomes /usr/etc, where ostree keeps it. The same base, overlays, version and time give the same
-commit.
+/etc of a layer or an overlay becomes /usr/etc, where ostree keeps it. The same base, layers, overlays, version and time
+give the same commit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from harness.compose.laying import lay_over
 from harness.compose.overlay import Overlay, OverlayFile
 from harness.errors import BadInput
 from harness.tools import run
 
+LAYERED: Final = "layered"  # the ref of the work's own commit
+ETC: Final = r"^(\./)?etc(?=/|$),usr/etc"  # where a commit has it
 
-def derive(repo: Path, base: str, overlay: Overlay, scratch: Path, *, ref: str, version: str, epoch: int) -> str:
-    """Commit `base` of the repository `repo` with `overlay` as `ref`; returns the new commit's checksum.
 
+def derive(
+    repo: Path, base: str, overlay: Overlay, scratch: Path, *, ref: str, version: str, epoch: int,
+    layers: Sequence[Path] = (),
+) -> str:  # fmt: skip
+    """Commit `base` of the repository `repo` with the tars `layers` and then `overlay` over it as `ref`.
+
+    Returns the new commit's checksum. Owners are those of the layers; what overlays bring belongs to root.
     Raises BadInput for an overlay that cannot be, ToolFailed in ostree's words.
     """
     if overlay.removed:
         raise BadInput("removing files makes no ostree commit yet", where=overlay.removed[0])
+    if layers:
+        trees = [f"--tree=tar={tar}" for tar in layers]
+        _commit(repo, base, [*trees, "--tar-autocreate-parents", f"--tar-pathname-filter={ETC}"], LAYERED, LAYERED, 0)
+        base = LAYERED
     tree = scratch / "overlay"
     tree.mkdir()
     lay_over(tree, in_commit(overlay), epoch)
+    return _commit(repo, base, [f"--tree=dir={tree}", "--owner-uid=0", "--owner-gid=0"], ref, version, epoch)
+
+
+def _commit(repo: Path, base: str, trees: Sequence[str], ref: str, version: str, epoch: int) -> str:
     done = run([
-        "ostree", "commit", f"--repo={repo}", f"--branch={ref}", f"--tree=ref={base}", f"--tree=dir={tree}",
-        "--owner-uid=0", "--owner-gid=0", "--bootable", f"--subject={version}", f"--timestamp=@{epoch}",
-        f"--add-metadata-string=version={version}", "--fsync=false",
+        "ostree", "commit", f"--repo={repo}", f"--branch={ref}", f"--tree=ref={base}", *trees, "--bootable",
+        f"--subject={version}", f"--timestamp=@{epoch}", f"--add-metadata-string=version={version}", "--fsync=false",
     ])  # fmt: skip
     return done.decode().strip()
 

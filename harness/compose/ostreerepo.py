@@ -163,7 +163,9 @@ class OstreeRepo:
             raise DamagedArtifact(f"has a header of {length:,} bytes", where=path)
         while len(head) < 8 + length and (piece := next(pieces, b"")):
             head += piece
-        size, uid, gid, mode, _, target, _ = decode(FILEZ, head[8 : 8 + length])
+        size, uid, gid, mode, device, target, _ = decode(FILEZ, head[8 : 8 + length])
+        if device:
+            raise DamagedArtifact("says that it is a device", where=path)
         xattrs = raw_members(FILEZ, head[8 : 8 + length])[-1]
         header = FileHeader(uid, gid, mode, target, xattrs, size)
         return header, _inflated(head[8 + length :], pieces, size, path) if not header.is_symlink else iter(())

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from harness.build import ext4
+from harness.build.flavour import system_of
 from harness.build.initramfs import make_initramfs
 from harness.build.packages import RELEASE, fetch, host_mirrors, read_lock, resolve, write_lock
 from harness.build.reference import DEFINITION, LOCK, Built, build_reference, read_definition, usable_packages
@@ -127,15 +128,13 @@ def _trees(store: Store) -> Iterator[Path]:
     )
     with store.scratch("bench-trees") as scratch:
         arguments = {
-            "rootfs": str(rootfs),
-            "overlay": str(DEFINITION / "overlay"),
+            "system": system_of(None, DEFINITION, rootfs, initramfs),
             "boot_files": str(DEFINITION / "boot"),
-            "initramfs": str(initramfs),
             "settings": settings,
             "scratch": str(scratch),
             "target": str(scratch),
         }
-        run_stage("deployment:build_filesystems", arguments, settings["epoch"])
+        run_stage("filesystems:build_filesystems", arguments, settings["epoch"])
         for name in ("vmlinuz", "initramfs.img"):
             shutil.copyfile(initramfs / name, scratch / name)
         yield scratch

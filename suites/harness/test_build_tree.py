@@ -68,8 +68,8 @@ def test_a_digest_sees_every_change_that_matters(checkout, change):
 
 
 def test_a_stage_that_fails_says_why():
-    with pytest.raises(BuildFailed, match=r"build stage deployment:no_such_stage: .*no_such_stage"):
-        run_stage("deployment:no_such_stage", {}, 0)
+    with pytest.raises(BuildFailed, match=r"build stage filesystems:no_such_stage: .*no_such_stage"):
+        run_stage("filesystems:no_such_stage", {}, 0)
 
 
 def test_the_definition_promises_a_coreos_variant():

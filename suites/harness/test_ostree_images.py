@@ -265,11 +265,12 @@ def test_an_image_without_a_commit_is_bad_input(tmp_path):
         unencapsulate(open_image(small_layout(tmp_path / "layout")), tmp_path / "repo")
 
 
-def test_a_damaged_repository_is_not_encapsulated(tmp_path):
+@pytest.mark.parametrize("byte", [8, 17, 30, -9], ids=["size", "owner", "device", "content"])
+def test_a_damaged_repository_is_not_encapsulated(tmp_path, byte):
     repo, _ = committed(tmp_path, "archive")
     victim = max(repo.glob("objects/*/*.filez"), key=lambda path: path.stat().st_size)
     data = bytearray(victim.read_bytes())
-    data[30] ^= 1
+    data[byte] ^= 1
     victim.write_bytes(data)
     (tmp_path / "layout").mkdir()
     with pytest.raises(DamagedArtifact):

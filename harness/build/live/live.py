@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.build.flavour import Flavour, system_of
 from harness.build.initramfs import IMAGE as INITRAMFS
 from harness.build.initramfs import KERNEL, make_initramfs
 from harness.build.live.initrd import write_initrd, write_rootfs
@@ -52,14 +53,18 @@ def build_live(
     mirror: str | None = None,
     unlocked: bool = False,
     progress: Progress | None = None,
+    flavour: Flavour | None = None,
 ) -> BuiltLive:
-    """The live ISO from the store, building what is not there, the reference image first.
+    """The live ISO from the store, building what is not there, the disk image with the same deployment first.
 
-    Raises what `build_reference` raises.
+    Raises what `build_reference` raises, and BuildFailed for a flavour with another kernel or initramfs.
     """
-    reference = build_reference(store, definition=definition, mirror=mirror, unlocked=unlocked, progress=progress)
+    reference = build_reference(
+        store, definition=definition, mirror=mirror, unlocked=unlocked, progress=progress, flavour=flavour
+    )
     seconds = dict(reference.seconds)
     settings, live = read_definition(definition), read_live_definition(definition)
+    settings = flavour.settings(settings) if flavour else settings
     packages, _ = usable_packages(settings, definition, store, mirror, unlocked=unlocked)
     rootfs = install(packages, settings["epoch"], store)
     initramfs = make_initramfs(
@@ -79,9 +84,7 @@ def build_live(
     def make_root(folder: Path) -> None:
         with store.scratch("live-root") as scratch:
             arguments = {
-                "rootfs": str(rootfs),
-                "overlay": str(definition / "overlay"),
-                "initramfs": str(initramfs),
+                "system": system_of(flavour, definition, rootfs, initramfs),
                 "settings": settings,
                 "commit": reference.ostree_commit,
                 "level": level,

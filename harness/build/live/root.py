@@ -5,34 +5,32 @@ It is committed and deployed anew from what the image was made of, which gives t
 
 from __future__ import annotations
 
+import filecmp
 import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.build.deployment import deploy, fill_var, set_times, write_aleph
-from harness.build.tree import shape, unpack
+from harness.build.filesystems import set_times
+from harness.build.initramfs import IMAGE as INITRAMFS
+from harness.build.initramfs import KERNEL
+from harness.build.sysroot import COMMIT, deployment_path, lay_sysroot
 
 SQUASHFS = "root.squashfs"
 BUILD = ".coreos-live-build"  # in the squashfs: the version, for an initramfs that has not unpacked the archive
 
 
 def make_squashfs(
-    rootfs: str, overlay: str, initramfs: str, settings: Mapping[str, Any], commit: str, level: int, scratch: str,
-    target: str,
-) -> None:  # fmt: skip
+    system: Mapping[str, str], settings: Mapping[str, Any], commit: str, level: int, scratch: str, target: str
+) -> None:
     """Stage: leave `root.squashfs` in `target`. Exits with a message where the commit is not the image's."""
-    root, sysroot = Path(scratch) / "root", Path(scratch) / "sysroot"
-    unpack(Path(rootfs), root)
-    busybox = (root / "bin/busybox").read_bytes()
-    shape(root, Path(overlay), settings["os_release"], (Path(initramfs) / "version").read_text(), Path(initramfs))
-    made = deploy(root, sysroot, settings)
+    sysroot = lay_sysroot(system, settings, Path(scratch))
+    made = (Path(scratch) / COMMIT).read_text()
     if made != commit:
-        message = f"the live system has commit {made}, the reference image {commit}: what it was built from has changed"
+        message = f"the live system has commit {made}, the disk image {commit}: what it was built from has changed"
         raise SystemExit(message)
-    fill_var(sysroot / f"ostree/deploy/{settings['stateroot']}/var", busybox, Path(scratch), settings["epoch"])
-    write_aleph(sysroot, commit, settings)
+    check_kernel(sysroot / deployment_path(settings, commit), Path(system["initramfs"]))
     (sysroot / BUILD).write_text(f"{settings['version']}\n")
     set_times(sysroot, settings["epoch"])
     read_links(sysroot)
@@ -44,6 +42,15 @@ def make_squashfs(
         stdout=subprocess.DEVNULL,
         env=environment,  # with SOURCE_DATE_EPOCH it would also take the zero from ostree's files
     )  # fmt: skip
+
+
+def check_kernel(deployment: Path, initramfs: Path) -> None:
+    """Exit with a message where the commit's kernel is another one than the live system starts with."""
+    modules = deployment / "usr/lib/modules" / (initramfs / "version").read_text()
+    for name in (KERNEL, INITRAMFS):
+        if not (modules / name).is_file() or not filecmp.cmp(modules / name, initramfs / name, shallow=False):
+            message = f"the commit has another {name} than the reference system: a live ISO of it cannot be built here"
+            raise SystemExit(message)
 
 
 def read_links(tree: Path) -> None:
