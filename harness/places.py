@@ -17,3 +17,4 @@ FIXTURES = _HERE.parent / FIXTURES_PACKAGE
 
 PROFILES = FIXTURES / "profiles"
 REFERENCE = FIXTURES / "reference"  # the definition of the reference image
+FCOS = FIXTURES / "fcos"  # what suites/fcos makes its flavour of

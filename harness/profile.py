@@ -104,6 +104,15 @@ class Containers(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     run: ContainerRun | None = None
 
 
+class Unit(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What systemctl says of a unit once the system runs: on a disk and, where that is different, in a live system."""
+
+    name: str
+    enabled: str
+    active: str
+    active_live: str | None = None
+
+
 class Profile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All that is promised."""
 
@@ -119,6 +128,7 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     qcow2: Qcow2 | None = None
     ostree: Ostree | None = None
     containers: Containers | None = None
+    units: tuple[Unit, ...] = field(name="unit", default=())
 
 
 def known_profiles() -> tuple[str, ...]:

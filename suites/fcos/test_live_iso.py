@@ -13,8 +13,9 @@ from harness.images.block import Memory
 from harness.images.filesystems.files import open_files
 from harness.images.formats.cpio import member_block, read_cpio
 from harness.images.formats.iso import read_catalog
-from harness.images.system.live import place_of
+from harness.images.system.live_places import place_of
 from harness.machine.boot import Boot
+from harness.machine.guest.units import unit_states
 from harness.machine.hardware.disks import Disk
 from harness.machine.machine import CONSOLE_LOG
 from suites.fcos.conftest import with_arguments
@@ -125,6 +126,13 @@ def test_live_system_is_running(live_machine):
     guest = live_machine.guest_by_channel
     assert guest.check_output("systemctl list-units --failed --plain --no-legend") == ""
     assert guest.run("systemctl is-system-running").stdout.strip() == "running"
+
+
+def test_units_are_in_their_promised_state(live_machine, live_profile):
+    if not live_profile.units:
+        pytest.skip(f"profile {live_profile.name} promises no states of units")
+    wanted = {each.name: f"{each.enabled}, {each.active_live or each.active}" for each in live_profile.units}
+    assert unit_states(live_machine.guest_by_channel, list(wanted)) == wanted
 
 
 def test_system_knows_that_it_is_live(live_machine):

@@ -14,7 +14,7 @@ NEEDED = ("deb", "rootfs", "initramfs", "reference")  # what it is built from
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-def test_a_second_build_is_the_same_iso(live_iso, store, tmp_path):
+def test_a_second_build_is_the_same_iso(live_iso, flavoured, store, tmp_path):
     if live_iso.built is None:
         pytest.skip("only the ISO built here can be built again")
     own = tmp_path / "store"
@@ -24,6 +24,7 @@ def test_a_second_build_is_the_same_iso(live_iso, store, tmp_path):
         if copied.returncode:  # on another filesystem
             shutil.rmtree(own / kind, ignore_errors=True)
             shutil.copytree(store.root / kind, own / kind)
-    second = build_live(Store(own), definition=REFERENCE, unlocked=live_iso.built.reference.unlocked)
+    unlocked = live_iso.built.reference.unlocked
+    second = build_live(Store(own), definition=REFERENCE, unlocked=unlocked, flavour=flavoured.flavour)
     assert second.path != live_iso.path
     assert second.sha256 == live_iso.digest

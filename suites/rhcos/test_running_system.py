@@ -6,6 +6,7 @@ import pytest
 
 from harness.deadline import Deadline
 from harness.machine.console.badness import findings_in
+from harness.machine.guest.units import unit_states
 from harness.machine.hardware.spec import unsaveable
 from harness.machine.machine import CONSOLE_LOG, JOURNAL
 
@@ -17,6 +18,13 @@ def test_no_unit_has_failed(guest):
 
 def test_system_is_running(guest):
     assert guest.run("systemctl is-system-running").stdout.strip() == "running"
+
+
+def test_units_are_in_their_promised_state(guest, profile):
+    if not profile.units:
+        pytest.skip(f"profile {profile.name} promises no states of units")
+    wanted = {each.name: f"{each.enabled}, {each.active}" for each in profile.units}
+    assert unit_states(guest, list(wanted)) == wanted
 
 
 def test_console_of_the_first_boot_is_clean(snapshot):

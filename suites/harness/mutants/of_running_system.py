@@ -7,6 +7,7 @@ from suites.harness.mutants.of_identity import deployed
 
 NO_FAILED_UNIT = "test_running_system.py::test_no_unit_has_failed"
 IS_RUNNING = "test_running_system.py::test_system_is_running"
+UNITS = "test_running_system.py::test_units_are_in_their_promised_state"
 ASKED = "test_no_unit_has_failed or test_system_is_running"
 EMERGENCY = "an emergency shell is waiting.*after: .*Timed out waiting for device.*by-label/root"
 BROKEN_UNIT = b"""[Unit]
@@ -53,3 +54,10 @@ def a_unit_fails(disk: Disk) -> None:
     disk.root.add(deployed(disk, "/etc/systemd/system/broken.service"), BROKEN_UNIT)
     wants = deployed(disk, "/etc/systemd/system/multi-user.target.wants")
     disk.root.debugfs(f"symlink {wants}/broken.service /etc/systemd/system/broken.service")
+
+
+@mutant(UNITS, cause=r"podman-auto-update\.timer.*enabled, active", asks="test_units_are_in_their_promised_state")
+def a_unit_is_enabled_that_should_not_be(disk: Disk) -> None:
+    """Containers update themselves, which nobody promised."""
+    wants = deployed(disk, "/etc/systemd/system/timers.target.wants")
+    disk.root.debugfs(f"symlink {wants}/podman-auto-update.timer /usr/lib/systemd/system/podman-auto-update.timer")
