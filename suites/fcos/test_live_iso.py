@@ -3,16 +3,20 @@ coreos-installer's embed areas; docs/live-iso.md).
 """
 
 import hashlib
+import json
 import re
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 
 from harness.deadline import Deadline
-from harness.images.block import Memory
+from harness.errors import DamagedImage
 from harness.images.filesystems.files import open_files
 from harness.images.formats.cpio import member_block, read_cpio
-from harness.images.formats.iso import read_catalog
+from harness.images.formats.iso import SECTOR, read_catalog
+from harness.images.partitions.layout import read_layout
+from harness.images.system.live_archives import read_archives
 from harness.images.system.live_places import place_of
 from harness.machine.boot import Boot
 from harness.machine.guest.units import unit_states
@@ -26,49 +30,93 @@ INSTALL_TIME = 400.0  # seconds
 ANNOUNCING = b"""{"ignition": {"version": "3.0.0"}, "systemd": {"units": [{"name": "announce.service", "enabled": true,
 "contents": "[Unit]\\nBefore=systemd-user-sessions.service\\n\\n[Service]\\nType=oneshot\\nStandardOutput=journal+console\\nExecStart=/bin/echo flavour is vanilla\\n\\n[Install]\\nWantedBy=multi-user.target\\n"}]}}
 """  # noqa: E501 - a unit is one line of JSON
+# What stands behind the room for kernel arguments in a boot configuration.
 MARK = b"COREOS_KARG_EMBED_AREA"
+LOADED = (f"{PXE}/vmlinuz", f"{PXE}/initrd.img", "/images/ignition.img")
+BOOT_IMAGES = {"x86 BIOS": "/isolinux/isolinux.bin", "UEFI": "/images/efiboot.img"}
+REMOVABLE = "/EFI/BOOT/BOOTX64.EFI"
+OF_INITRD, WANTED, FEATURES = "etc/coreos-live-initramfs", "etc/coreos-live-want-rootfs", "etc/coreos/features.json"
+ARCHIVE = re.compile(rb"070701[0-9A-Fa-f]{104}|\x1f\x8b\x08")  # cpio, or that in gzip as coreos-assembler appends it
+MOST_TRIED = 100  # places that look like the beginning of an archive
+LARGEST_INITRD = 2**28  # bytes
+
+
+def announced(live_iso, fact):
+    """A fact about the ISO; where there is none, the check fails by what was met instead."""
+    if (found := getattr(live_iso.facts, fact)) is None:
+        met = "; ".join(str(problem) for problem in live_iso.problems) or "there is none"
+        raise DamagedImage(f"{fact}: {met}", where=live_iso.path.name)
+    return found
 
 
 @pytest.fixture(scope="module")
 def initrd_additions(live_iso):
     """Members of the archive that the live build puts behind the initramfs, by name."""
-    raw = live_iso.files.read(f"{PXE}/initrd.img", 2**28)
-    for found in re.finditer(rb"070701[0-9A-F]{104}", raw):
-        if found.start() % 4 == 0:
-            block = Memory(raw[found.start() :], "initrd.img")
-            return {each.name: block.read(each.start, each.size) for each in read_cpio(block)}
-    pytest.skip("initrd.img ends in no uncompressed archive")
+    raw = live_iso.files.read(f"{PXE}/initrd.img", LARGEST_INITRD)
+    for found in islice(ARCHIVE.finditer(raw), MOST_TRIED):
+        members = {each.name: each.content for each in read_archives(raw[found.start() :], "initrd.img") or ()}
+        if OF_INITRD in members:
+            return members
+    raise DamagedImage(f"ends in no archive with {OF_INITRD}", where=f"{live_iso.path.name}: {PXE}/initrd.img")
+
+
+@pytest.fixture(scope="module")
+def boot_configurations(live_iso):
+    """What boot loaders read, by path."""
+    vendors = live_iso.files.listdir("/EFI") if live_iso.files.exists("/EFI") else []
+    paths = ("isolinux/isolinux.cfg", *(f"EFI/{vendor}/grub.cfg" for vendor in vendors))
+    return {path: live_iso.files.read(f"/{path}").decode() for path in paths if live_iso.files.exists(f"/{path}")}
 
 
 def test_nothing_in_it_is_unreadable(live_iso):
-    assert live_iso.problems == ()
+    assert [str(problem) for problem in live_iso.problems] == []
 
 
 def test_it_boots_by_bios_and_by_uefi_from_a_cd(live_iso):
     catalog = read_catalog(live_iso.image.block)
-    found = [(each.platform, each.is_bootable, each.emulation) for each in catalog.images]
-    assert (catalog.problem, found) == ("", [("x86 BIOS", True, "none"), ("UEFI", True, "none")])
+    assert catalog, "the ISO has no boot catalog"
+    assert catalog.problem == ""
+    found = {each.platform: (each.is_bootable, each.emulation) for each in catalog.images}
+    assert found == dict.fromkeys(BOOT_IMAGES, (True, "none"))
+
+
+@pytest.mark.parametrize("platform", BOOT_IMAGES)
+def test_boot_catalog_leads_to_the_boot_image(live_iso, platform):
+    found = read_catalog(live_iso.image.block)
+    starts = [each.start_lba * SECTOR for each in (found.images if found else ()) if each.platform == platform]
+    assert starts == [place_of(live_iso.image.block, live_iso.files, BOOT_IMAGES[platform]).start]
 
 
 def test_it_boots_from_a_disk_as_well(live_iso):
+    """By an MBR with code in it, and by a partition of a GPT that is the EFI image."""
     head = live_iso.image.block.read(0, 1024)
-    assert (head[510:512], head[512:520]) == (b"\x55\xaa", b"EFI PART")
+    found = {"code": any(head[:440]), "MBR": head[510:512], "GPT": head[512:520]}
+    assert found == {"code": True, "MBR": b"\x55\xaa", "GPT": b"EFI PART"}
+    efi = place_of(live_iso.image.block, live_iso.files, BOOT_IMAGES["UEFI"])
+    places = {part.start: part.size for part in read_layout(live_iso.image.block).partitions}
+    assert efi.start in places, f"no partition begins at byte {efi.start:,}, where the EFI image does, but at {places}"
 
 
 def test_volume_id_is_that_of_the_kernel_argument(live_iso):
-    (named,) = (word for word in live_iso.facts.kargs.default.split() if word.startswith("coreos.liveiso="))
-    assert (named, len(live_iso.facts.volume_id) <= 32) == (f"coreos.liveiso={live_iso.facts.volume_id}", True)
+    named = [word for word in announced(live_iso, "kargs").default.split() if word.startswith("coreos.liveiso=")]
+    assert named == [f"coreos.liveiso={live_iso.facts.volume_id}"]
 
 
-def test_kernel_arguments_stand_in_every_boot_configuration(live_iso):
-    kargs = live_iso.facts.kargs
-    assert [area.kargs for area in kargs.areas] == [kargs.default] * 2
-    for area in kargs.areas:
-        assert MARK in live_iso.files.read(f"/{area.file}")
+def test_kernel_arguments_stand_in_every_boot_configuration(live_iso, boot_configurations):
+    kargs = announced(live_iso, "kargs")
+    assert {area.file: area.kargs for area in kargs.areas} == dict.fromkeys(boot_configurations, kargs.default)
+    behind = {area.file: live_iso.image.block.read(area.offset + kargs.size, 64) for area in kargs.areas}
+    assert {file: text.lstrip(b"# ")[: len(MARK)] for file, text in behind.items()} == dict.fromkeys(behind, MARK)
+
+
+def test_every_boot_configuration_loads_kernel_initrd_and_the_room_for_a_config(boot_configurations):
+    lacking = {file: [path for path in LOADED if path not in text] for file, text in boot_configurations.items()}
+    assert lacking == {file: [] for file in boot_configurations}
+    assert boot_configurations, "the ISO has no boot configuration"
 
 
 def test_ignition_area_is_there_and_empty(live_iso):
-    area = live_iso.facts.ignition
+    area = announced(live_iso, "ignition")
     assert (area.file, area.size, area.state) == ("images/ignition.img", 262144, "empty")
 
 
@@ -77,28 +125,32 @@ def test_pxe_files_are_there(live_iso):
 
 
 def test_rootfs_begins_with_its_filesystem(live_iso):
-    rootfs = live_iso.facts.rootfs
-    assert (rootfs.filesystem in {"squashfs", "erofs"}, rootfs.offset) == (True, 124)
+    """Whoever mounts it knows the byte by heart: root.squashfs, or root.erofs, is the first member."""
+    rootfs = announced(live_iso, "rootfs")
+    assert rootfs.filesystem in {"squashfs", "erofs"}
+    assert (rootfs.members[0], rootfs.offset) == (f"root.{rootfs.filesystem}", 124)
 
 
 def test_kernel_and_root_are_of_one_build(live_iso, initrd_additions):
-    assert initrd_additions["etc/coreos-live-initramfs"].decode().strip() == live_iso.facts.rootfs.build
+    assert announced(live_iso, "rootfs").build == initrd_additions[OF_INITRD].decode().strip()
 
 
 def test_initrd_knows_the_hash_of_every_block_of_the_root(live_iso, initrd_additions):
-    kind, *hashes = initrd_additions["etc/coreos-live-want-rootfs"].decode().splitlines()
-    size = int(kind.removeprefix("stream-hash sha256 "))
-    found = [hashlib.sha256(block).hexdigest() for block in live_iso.files.chunks(f"{PXE}/rootfs.img", size)]
-    assert found == hashes
+    kind, *hashes = initrd_additions.get(WANTED, b"").decode().splitlines() or [""]
+    said = re.fullmatch(r"stream-hash sha256 ([1-9][0-9]{3,8})", kind)
+    assert said, f"{WANTED} begins with {kind!r}"
+    found = [hashlib.sha256(block).hexdigest() for block in live_iso.files.chunks(f"{PXE}/rootfs.img", int(said[1]))]
+    assert dict(enumerate(found)) == dict(enumerate(hashes))
 
 
 def test_features_are_the_same_on_the_iso_and_in_the_initrd(live_iso, initrd_additions):
-    assert live_iso.files.read("/coreos/features.json") == initrd_additions["etc/coreos/features.json"]
+    assert announced(live_iso, "features") == json.loads(initrd_additions.get(FEATURES, b"{}"))
 
 
 def test_efi_image_has_the_removable_boot_path(live_iso):
-    efi = open_files(place_of(live_iso.image.block, live_iso.files, "/images/efiboot.img"))
-    assert efi.exists("/EFI/BOOT/BOOTX64.EFI")
+    efi = open_files(place_of(live_iso.image.block, live_iso.files, BOOT_IMAGES["UEFI"]))
+    assert efi.exists(REMOVABLE)
+    assert next(iter(efi.chunks(REMOVABLE)), b"")[:2] == b"MZ", f"{REMOVABLE} is no program"
 
 
 def test_root_holds_the_deployment_of_the_disk_image(live_iso):
