@@ -141,11 +141,11 @@ def _in_layer(after: OciImage, members: dict[str, Member]) -> Iterator[Differenc
 
 def _one_more(where: str, old: Sequence[Any], new: Sequence[Any]) -> Iterator[Difference]:
     """One thing more at the end, and nothing else."""
+    if len(new) != len(old) + 1:
+        yield Difference(f"{where}: how many", f"{len(old)} and one more", str(len(new)))
     for number, (was, now) in enumerate(zip(old, new, strict=False), 1):
         if was != now:
             yield Difference(f"{where}: number {number}", _short(was), _short(now))
-    if len(new) != len(old) + 1:
-        yield Difference(f"{where}: how many", f"{len(old)} and one more", str(len(new)))
 
 
 def _differing(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:

@@ -81,7 +81,9 @@ def cpio(members: dict[str, bytes], mode: int = 0o100644) -> bytes:
     return made
 
 
-def small_live_iso(folder: Path, files: dict[str, bytes] | None = None, *, hybrid: bool = True) -> Path:
+def small_live_iso(
+    folder: Path, files: dict[str, bytes] | None = None, *, hybrid: bool = True, uefi: bool = True
+) -> Path:
     """Build one in `folder` with xorriso, as coreos-assembler's recipe has it; skips the test where that is missing."""
     for tool in ("xorriso", MBR_TEMPLATE):
         if known_tools()[tool].find() is None:
@@ -92,8 +94,9 @@ def small_live_iso(folder: Path, files: dict[str, bytes] | None = None, *, hybri
         target.write_bytes(content)
     made = folder / "live.iso"
     boot = ["-b", "isolinux/isolinux.bin", "-c", "isolinux/boot.cat", "-no-emul-boot", "-boot-load-size", "4",
-            "-boot-info-table", "-eltorito-alt-boot", "-e", "images/efiboot.img", "-no-emul-boot"]  # fmt: skip
-    mbr = ["-isohybrid-mbr", MBR_TEMPLATE, "-isohybrid-gpt-basdat"] if hybrid else []
+            "-boot-info-table"]  # fmt: skip
+    boot += ["-eltorito-alt-boot", "-e", "images/efiboot.img", "-no-emul-boot"] if uefi else []
+    mbr = ["-isohybrid-mbr", MBR_TEMPLATE, *(["-isohybrid-gpt-basdat"] if uefi else [])] if hybrid else []
     options = ["-V", VOLUME, "-volset", VOLUME, "-A", "SMALL", "-iso-level", "1", "-r", "-J", "-joliet-long"]
     run(["xorriso", "-as", "mkisofs", *options, *mbr[:2], *boot, *mbr[2:], "-o", made, folder / "tree"])
     return made

@@ -1,0 +1,35 @@
+"""The checks of suites/fcos that need no boot, as mutants name them, and those that read the same thing."""
+
+READABLE = "test_live_iso.py::test_nothing_in_it_is_unreadable"
+CATALOG = "test_live_iso.py::test_it_boots_by_bios_and_by_uefi_from_a_cd"
+LEADS = "test_live_iso.py::test_boot_catalog_leads_to_the_boot_images"
+HYBRID = "test_live_iso.py::test_it_boots_from_a_disk_as_well"
+VOLUME = "test_live_iso.py::test_volume_id_is_that_of_the_kernel_argument"
+KARGS = "test_live_iso.py::test_kernel_arguments_stand_in_every_boot_configuration"
+LOADS = "test_live_iso.py::test_every_boot_configuration_loads_kernel_initrd_and_the_room_for_a_config"
+ROOM = "test_live_iso.py::test_ignition_area_is_there_and_empty"
+PXE = "test_live_iso.py::test_pxe_files_are_there"
+ROOT_FIRST = "test_live_iso.py::test_rootfs_begins_with_its_filesystem"
+ONE_BUILD = "test_live_iso.py::test_kernel_and_root_are_of_one_build"
+HASHES = "test_live_iso.py::test_initrd_knows_the_hash_of_every_block_of_the_root"
+SAME_FEATURES = "test_live_iso.py::test_features_are_the_same_on_the_iso_and_in_the_initrd"
+REMOVABLE = "test_live_iso.py::test_efi_image_has_the_removable_boot_path"
+DEPLOYMENT = "test_live_iso.py::test_root_holds_the_deployment_of_the_disk_image"
+
+MARK = "test_layering.py::test_archive_is_marked_as_an_oci_layout"
+INDEX = "test_layering.py::test_index_names_one_image_by_the_name_it_had"
+BLOBS = "test_layering.py::test_every_blob_is_there_and_what_it_is_named_by"
+LAYERS = "test_layering.py::test_manifest_has_one_layer_more_on_those_of_the_base"
+DIFF_IDS = "test_layering.py::test_config_has_one_diff_id_more_on_those_of_the_base"
+HISTORY = "test_layering.py::test_history_tells_of_one_layer_more"
+ELSE = "test_layering.py::test_nothing_else_of_the_image_has_changed"
+DIGESTS = "test_layering.py::test_diff_ids_are_the_digests_of_what_the_layers_unpack_to"
+FILES = "test_layering.py::test_new_layer_has_the_files_that_were_asked_for_and_no_others"
+AGAIN = "test_layering.py::test_same_layer_at_the_same_time_makes_the_same_archive"
+SCHEMAS = "test_layering.py::test_documents_are_what_the_schemas_of_oci_ask_for"
+
+# The layered image, by its tag.
+READERS_OF_IMAGE = f"{INDEX} {BLOBS} {LAYERS} {DIFF_IDS} {HISTORY} {ELSE} {DIGESTS} {FILES} {SCHEMAS}"
+
+# What the initrd says of the build it belongs to.
+READERS_OF_STAMPS = f"{ONE_BUILD} {HASHES} {SAME_FEATURES}"
