@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from suites.harness.fcos_mutants import of_layers, of_live_isos
+from suites.harness.fcos_mutants.archives import member
 from suites.harness.fcos_mutants.checks import AGAIN, DEPLOYMENT, SCHEMAS
 from suites.harness.fcos_mutants.conftest import OF_LAYERS, OFFLINE, SUITE
 from suites.harness.fcos_mutants.isos import plain
@@ -75,6 +76,14 @@ def test_unbroken_layering_passes(layered_image, judged_layers, pytestconfig):
     assert found.failed == frozenset(), found.causes
     of_corpus = {SCHEMAS} if pytestconfig.getoption("corpus") is None else set()
     assert {name for name in found.results if found.outcome(name) == "skipped"} == {AGAIN} | of_corpus
+
+
+def test_folder_on_the_way_may_be_told_as_it_was(layered_image, judged_layers):
+    """umoci does, by hand: the file that was put into it changed its time."""
+    layered_image.put_layer(member("var", b"", type=b"5", mode=0o755), member())
+    layered_image.packed()
+    found = judged_layers(layered_image)
+    assert found.failed == frozenset(), found.causes
 
 
 def test_folders_of_layouts_can_be_judged_too(layered_image, forks, tmp_path, workshop):
