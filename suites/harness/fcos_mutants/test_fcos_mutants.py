@@ -14,7 +14,12 @@ from suites.harness.mutants.mutant import Mutants
 
 MUTANTS = Mutants({**of_layers.MUTANTS, **of_live_isos.MUTANTS})
 # Checks that no mutant fails, and why.
+FLAVOUR = "test_flavour.py"
+ITS_OWN = "asked of the disk and the ISO that the suite builds itself, out of what it compares them with"
 BEYOND_MUTANTS = {
+    f"{FLAVOUR}::test_disk_and_iso_have_the_commit_of_the_build": ITS_OWN,
+    f"{FLAVOUR}::test_disk_has_what_overlays_brought": ITS_OWN,
+    f"{FLAVOUR}::test_disk_has_what_the_layer_brought": ITS_OWN,
     DEPLOYMENT: "only the ISO from the store has a record of what it was built from, and its build cannot be broken",
 }
 
