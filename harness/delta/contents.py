@@ -118,17 +118,23 @@ def contents_of(block: Block, most: int) -> Iterator[FileBlock]:
     Raises what `laid_out` does, DamagedImage for a broken block, StoreError where the disk has no room.
     """
     squashfs = Squashfs(block)
-    layout = laid_out(squashfs, most)
+    with unpacked(squashfs, laid_out(squashfs, most)) as contents:
+        yield contents
+
+
+@contextmanager
+def unpacked(squashfs: Squashfs, layout: Layout) -> Iterator[FileBlock]:
+    """What a layout says, in a temporary file without a name. Raises what `contents_of` does."""
     with ExitStack() as stack:
         try:
             file = stack.enter_context(tempfile.TemporaryFile(dir=scratch_parent(), buffering=0))
-            _check_room(file.fileno(), layout, block.name)
+            _check_room(file.fileno(), layout, squashfs.name)
             file.truncate(layout.size)
             _Unpacking(squashfs, layout, file.fileno()).unpack()
         except OSError as cause:
-            raise _no_room(layout, block.name, f" ({cause.strerror})") from cause
+            raise _no_room(layout, squashfs.name, f" ({cause.strerror})") from cause
         path = Path(f"/proc/self/fd/{file.fileno()}")  # it has no other name
-        yield stack.enter_context(FileBlock(path, f"{block.name}: the contents of its files"))
+        yield stack.enter_context(FileBlock(path, f"{squashfs.name}: the contents of its files"))
 
 
 def _check_room(descriptor: int, layout: Layout, where: str) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from harness.delta.containers.codecs import STORED, grain_codecs
 from harness.delta.containers.dissection import rebuild
-from harness.delta.containers.plan import LARGEST_PLAN, Mapped, Plan, Series, Splice, Tables, to_bytes
+from harness.delta.containers.plan import LARGEST_PLAN, Frames, Layer, Mapped, Plan, Series, Splice, Tables, to_bytes
 from harness.errors import HarnessError
 from harness.images.block import Memory
 
@@ -29,6 +29,11 @@ PLAIN = Mapped(
     codecs=[STORED], uses=[], lengths=[], jumps=[], tables=[], counts=[], series=[], patches=[], literals=b"",
 )  # fmt: skip
 GIB = 2**30
+BYTES = LARGEST_PLAN // 5  # pieces of a byte that follow each other
+CLOSELY = Frames(
+    size=BYTES, codecs=[STORED, *grain_codecs()[1:2]], uses=[], headed=[], counts=[],
+    gaps=[-(-at % 4096) for at in range(BYTES)], lengths=[1] * BYTES,
+)  # fmt: skip
 GIANTS: Mapping[str, Mapping[str, object]] = {
     "flips": {"flips": [0] * (3 * MANY)},
     "an order of nothing": {"order": [(0, 0)] * MANY},
@@ -54,13 +59,22 @@ GIANTS: Mapping[str, Mapping[str, object]] = {
 }  # fmt: skip
 
 
-NAMES = (*GIANTS, "pieces of nothing")
+FRAMED: Mapping[str, Mapping[str, object]] = {
+    "frames of a byte": {"uses": [(0, BYTES)], "counts": [(1, BYTES)]},
+    "packed frames of a byte": {"uses": [(1, BYTES)], "counts": [(1, BYTES)], "size": 16 * BYTES},
+    "frames of many pieces": {"uses": [(0, 4)], "counts": [(BYTES // 4, 4)]},
+    "uses and flags of nothing": {"uses": [(0, 0)] * (MANY // 2), "headed": [0] * MANY, "gaps": [], "lengths": []},
+}
+NAMES = (*GIANTS, *FRAMED, "pieces of nothing")
 
 
 def giant(name: str) -> bytes:
     """The plan's bytes."""
+    layer: Layer
     if name == "pieces of nothing":
-        layer: Mapped | Splice = Splice(MIB, [b""] * (FEW + 1), [(0, 0)] * FEW)
+        layer = Splice(MIB, [b""] * (FEW + 1), [(0, 0)] * FEW)
+    elif name in FRAMED:
+        layer = msgspec.structs.replace(CLOSELY, **FRAMED[name])
     else:
         layer = msgspec.structs.replace(PLAIN, **GIANTS[name])
     return to_bytes(Plan(layer.size, bytes(32), CONTENT, [layer]))

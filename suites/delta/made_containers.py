@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from pathlib import Path
 
 from harness.delta.containers.dissection import dissect, rebuild
 from harness.images.block import Memory
+from harness.tools import run
 from suites.harness.patchy_disk import check_reads_as, patchy, qemu_img
 
 STREAM = ("-c", "-O", "vmdk", "-o", "adapter_type=lsilogic,compat6,subformat=streamOptimized")
@@ -36,6 +38,19 @@ def made(folder: Path, form: str, size: int, seed: int, patches: int = 12) -> Pa
     raw, target = folder / "disk.raw", folder / f"disk.{form.replace(' ', '-')}"
     patchy(raw, size, seed, patches)
     qemu_img("convert", "-f", "raw", *CONTAINERS[form], raw, target)
+    return target
+
+
+def made_squashfs(folder: Path) -> Path:
+    """A small squashfs: blocks, one of them not packed, fragments of several ends, a file that is there twice."""
+    tree, dice = folder / "tree", random.Random(6)
+    (tree / "folder").mkdir(parents=True)
+    words = [str(dice.randrange(99)) for _ in range(90_000)]
+    for name, count in (("large", 90_000), ("small", 500), ("other", 3000), ("folder/twice", 3000)):
+        (tree / name).write_text(" ".join(words[:count]))
+    (tree / "noise").write_bytes(dice.randbytes(2**17 + 99))
+    target = folder / "root.squashfs"
+    run(["mksquashfs", tree, target, "-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", "3"])
     return target
 
 

@@ -24,6 +24,7 @@ SAMPLE_SIZE = 2**16
 SAMPLE_DIGEST = 8  # bytes of SHA-256 kept
 MOST_SAMPLED = 64  # codecs whose digest is remembered
 HOST_ZSTD = "libzstd.so.1"
+MOST_ZSTD = 19  # level
 QEMU_WINDOW, QEMU_MEMORY = -12, 9
 
 Kind = Literal["stored", "verbatim", "deflate", "zstd", "host-zstd"]
@@ -55,9 +56,9 @@ def packer_of(codec: Codec) -> Pack:
     level, window, memory = codec.level, codec.window, codec.memory
     if codec.kind == "deflate" and -1 <= level <= 9 and 1 <= memory <= 9 and (window == 15 or -15 <= window <= -9):
         return _deflate(level, window, memory)
-    if codec.kind == "zstd" and 1 <= level <= 19:
+    if codec.kind == "zstd" and 1 <= level <= MOST_ZSTD:
         return lambda data: zstd.compress(data, level)
-    if codec.kind == "host-zstd" and 1 <= level <= 19 and (library := _host_zstd()):
+    if codec.kind == "host-zstd" and 1 <= level <= MOST_ZSTD and (library := _host_zstd()):
         return _zstd_of_host(library, level)
     raise BadInput(
         f"is packed by {codec.library or codec.kind!r} ({codec.kind}, level {level}), which is not on this host",
@@ -86,6 +87,16 @@ def cluster_codecs(kind: Literal["zlib", "zstd"]) -> list[Codec]:
         return likely + [_known("deflate", level, -12, 8) for level in (6, 9)]
     host = [_known("host-zstd", 3)] if _host_zstd() else []
     return [*host, _known("zstd", 3)]
+
+
+def block_codecs(compression: str, level: int, window: int) -> list[Codec]:
+    """Candidates for blocks of a squashfs, whose superblock tells the parameters; none where no library here fits."""
+    if compression == "zlib" and 1 <= level <= 9 and window == zlib.MAX_WBITS:
+        return [_known("deflate", level, window, zlib.DEF_MEM_LEVEL)]
+    if compression == "zstd" and 1 <= level <= MOST_ZSTD:
+        host = [_known("host-zstd", level)] if _host_zstd() else []
+        return [*host, _known("zstd", level)]
+    return []
 
 
 @cache

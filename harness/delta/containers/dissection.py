@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from harness.delta.containers import ova, qcow2, splice, streams, vhd, vhdx, vmdk
+from harness.delta.containers import frames, ova, qcow2, splice, squashfs, streams, vhd, vhdx, vmdk
 from harness.delta.containers.codecs import check_codec
 from harness.delta.containers.mapped import rebuild_mapped
-from harness.delta.containers.plan import MOST_LAYERS, WHERE, Mapped, Plan, Splice, Stream, from_bytes, to_bytes
+from harness.delta.containers.plan import MOST_LAYERS, WHERE, Frames, Mapped, Plan, Splice, Stream, from_bytes, to_bytes
 from harness.delta.containers.sparse_map import folded, unfolded
 from harness.errors import DamagedImage, UnsupportedImage
 from harness.images.block import Block
@@ -26,25 +26,26 @@ from harness.release.digests import pieces_of
 
 SNIFFED = 512  # bytes
 
-Layer = Mapped | Splice | Stream
+Layer = Mapped | Splice | Stream | Frames
 Taken = tuple[Layer, SparseBlock] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a container is told from others, and taken apart."""
+    """How a container is told from others, and taken apart, for as long as a stack if that needs files."""
 
     name: str
     recognises: Callable[[bytes, Block], bool]
-    dissect: Callable[[Block], Taken]
+    dissect: Callable[[Block, ExitStack], Taken]
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("qcow2", lambda head, _: qcow2.recognises(head), qcow2.dissect),
-    Format("vmdk", lambda head, _: vmdk.recognises(head), vmdk.dissect),
-    Format("tar", lambda head, _: ova.recognises(head), ova.dissect),
-    Format("vhdx", lambda head, _: vhdx.recognises(head), vhdx.dissect),
-    Format("vhd", lambda _, file: vhd.recognises(file), vhd.dissect),
+    Format("qcow2", lambda head, _: qcow2.recognises(head), lambda file, _: qcow2.dissect(file)),
+    Format("vmdk", lambda head, _: vmdk.recognises(head), lambda file, _: vmdk.dissect(file)),
+    Format("tar", lambda head, _: ova.recognises(head), lambda file, _: ova.dissect(file)),
+    Format("vhdx", lambda head, _: vhdx.recognises(head), lambda file, _: vhdx.dissect(file)),
+    Format("vhd", lambda _, file: vhd.recognises(file), lambda file, _: vhd.dissect(file)),
+    Format("squashfs", lambda _, file: squashfs.recognises(file), squashfs.dissect),
 )
 
 
@@ -114,13 +115,13 @@ def _peeled(path: Path, file: SparseBlock, stack: ExitStack) -> Iterator[_Peeled
     """The layers from the outermost, as far as there are any that can be made again."""
     for depth in range(MOST_LAYERS):
         try:
-            found = _taken(file) if depth else _unpacked(path, file, stack)
+            found = _taken(file, stack) if depth else _unpacked(path, file, stack)
         except (DamagedImage, UnsupportedImage):
             return
         if found is None:
             return
         yield found
-        if isinstance(found.layer, Mapped):
+        if isinstance(found.layer, Mapped | Frames):
             return
         file = found.inside
 
@@ -129,16 +130,16 @@ def _unpacked(path: Path, file: SparseBlock, stack: ExitStack) -> _Peeled | None
     """The outermost layer: compression, which needs the file unpacked beside, or what `_taken` knows."""
     kind = detect(file.read(0, min(SNIFFED, file.size)))
     if kind is None:
-        return _taken(file)
+        return _taken(file, stack)
     plain = stack.enter_context(FileBlock(stack.enter_context(unpacked(path, kind)).path, str(path)))
     stream = streams.dissect(file, kind, plain)
     return _Peeled(stream.method, stream, plain) if stream else None
 
 
-def _taken(file: SparseBlock) -> _Peeled | None:
+def _taken(file: SparseBlock, stack: ExitStack) -> _Peeled | None:
     head = file.read(0, min(SNIFFED, file.size))
     for known in FORMATS:
-        if known.recognises(head, file) and (found := known.dissect(file)):
+        if known.recognises(head, file) and (found := known.dissect(file, stack)):
             layer, content = found
             if not isinstance(layer, Splice) or _is_whole(layer, content, file):
                 return _Peeled(known.name, layer, content)
@@ -163,7 +164,7 @@ def _short(layer: Layer, content: SparseBlock) -> Layer:
 def outline(plan: bytes) -> Outline:
     """What a plan says. Raises DamagedImage for bytes that are none, UnsupportedImage for another version."""
     read = from_bytes(plan)
-    codecs = [codec.library for layer in read.layers if isinstance(layer, Mapped) for codec in layer.codecs]
+    codecs = [codec.library for layer in read.layers if isinstance(layer, Mapped | Frames) for codec in layer.codecs]
     codecs += [layer.library for layer in read.layers if isinstance(layer, Stream)]
     return Outline(
         read.size, read.sha256.hex(), read.content, tuple(map(_name, read.layers)), tuple(filter(None, codecs))
@@ -181,7 +182,7 @@ def check_plan(plan: bytes, content_size: int, size: int, sha256: str) -> None:
     for layer in read.layers:
         if isinstance(layer, Stream):
             streams.check(layer)
-        elif isinstance(layer, Mapped):
+        elif isinstance(layer, Mapped | Frames):
             for codec in layer.codecs:
                 check_codec(codec)
 
@@ -189,6 +190,8 @@ def check_plan(plan: bytes, content_size: int, size: int, sha256: str) -> None:
 def _name(layer: Layer) -> str:
     if isinstance(layer, Mapped):
         return layer.entries
+    if isinstance(layer, Frames):
+        return "frames"
     return layer.method if isinstance(layer, Stream) else "splice"
 
 
@@ -215,6 +218,8 @@ def _checked_layers(plan: Plan, content: Block) -> list[Layer]:
                 raise _damaged(f"packs {layer.content:,} bytes of a layer of {inside:,}")
         elif isinstance(layer, Splice):
             splice.check(layer, inside)
+        elif isinstance(layer, Frames):
+            frames.check(layer, inside)
     return layers
 
 
@@ -228,6 +233,9 @@ def _layered(layers: list[Layer], content: Block) -> Iterator[bytes]:
     for layer in reversed(layers):
         if isinstance(layer, Mapped):
             pieces = rebuild_mapped(layer, content)
+            continue
+        if isinstance(layer, Frames):
+            pieces = frames.rebuild_frames(layer, content)
             continue
         source = splice.OfBlock(content) if pieces is None else splice.OfPieces(pieces)
         if isinstance(layer, Splice):

@@ -18,6 +18,7 @@ from harness.errors import DamagedImage, UnsupportedImage
 
 MAGIC = b"HCP"
 VERSION = 1
+VERSION_OF_FRAMES = 2  # of a plan that has a layer of frames, which readers of version 1 do not know
 HEADER_SIZE = 8  # magic, version, length of the body unpacked
 LARGEST_PLAN = 4 * 2**20  # bytes, packed or not: numbers take a hundred megabytes then
 LARGEST_FILE = 2**44  # bytes: 16 TiB, as for images
@@ -100,13 +101,28 @@ class Stream(Layer, frozen=True, array_like=True):
     tail: bytes
 
 
+class Frames(Layer, frozen=True, array_like=True):
+    """Frames one behind the other, each made of pieces of the content, packed or not: squashfs and what is around it.
+
+    A piece is expected at the next multiple of 4 KiB behind the piece before it.
+    """
+
+    size: Size  # of the file
+    codecs: list[Codec]
+    uses: list[tuple[Size, Size]]  # runs of frames: index of the codec, length
+    headed: list[Size]  # run lengths: frames as they are, frames behind two bytes that tell their length, ...
+    counts: list[tuple[Size, Size]]  # runs of frames: how many pieces, length
+    gaps: list[Shift]  # of each piece: bytes from where it was expected to where it begins
+    lengths: list[Size]  # of each piece
+
+
 class Plan(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """`layers` from the outermost; `size` and `sha256` of the file; `content` is the bytes of content it needs."""
 
     size: Size
     sha256: bytes
     content: Size
-    layers: list[Mapped | Splice | Stream]
+    layers: list[Mapped | Splice | Stream | Frames]
 
 
 def to_bytes(plan: Plan) -> bytes:
@@ -114,15 +130,16 @@ def to_bytes(plan: Plan) -> bytes:
     body = msgspec.msgpack.encode(plan)
     if len(body) > LARGEST_PLAN:
         raise DamagedImage(f"takes {len(body):,} bytes, more than we read", where=WHERE)
-    return MAGIC + bytes([VERSION]) + len(body).to_bytes(4, "little") + zlib.compress(body, 9)
+    return MAGIC + bytes([_version(plan)]) + len(body).to_bytes(4, "little") + zlib.compress(body, 9)
 
 
 def from_bytes(raw: bytes) -> Plan:
     """Read a plan. Raises DamagedImage for what is none, UnsupportedImage for a version that we do not read."""
     if len(raw) < HEADER_SIZE or not raw.startswith(MAGIC):
         raise _damaged(f"begins with {raw[:4]!r}")
-    if raw[3] != VERSION:
-        raise UnsupportedImage(f"is of version {raw[3]}, we read {VERSION}", where=WHERE, next_step="update harness")
+    if raw[3] not in {VERSION, VERSION_OF_FRAMES}:
+        told = f"is of version {raw[3]}, we read {VERSION} and {VERSION_OF_FRAMES}"
+        raise UnsupportedImage(told, where=WHERE, next_step="update harness")
     size = int.from_bytes(raw[4:HEADER_SIZE], "little")
     if size > LARGEST_PLAN or len(raw) > LARGEST_PLAN:
         raise _damaged(f"claims {size:,} bytes, more than any plan")
@@ -138,11 +155,16 @@ def from_bytes(raw: bytes) -> Plan:
         raise _damaged(f"has {len(plan.layers)} layers")
     if (
         plan.layers[0].size != plan.size
-        or any(isinstance(layer, Mapped) for layer in plan.layers[:-1])
+        or raw[3] != _version(plan)
+        or any(isinstance(layer, Mapped | Frames) for layer in plan.layers[:-1])
         or any(isinstance(layer, Stream) for layer in plan.layers[1:])  # each can take as much memory as xz -9
     ):
         raise _damaged("has layers that do not fit each other")
     return plan
+
+
+def _version(plan: Plan) -> int:
+    return VERSION_OF_FRAMES if any(isinstance(layer, Frames) for layer in plan.layers) else VERSION
 
 
 def _damaged(what: str) -> DamagedImage:

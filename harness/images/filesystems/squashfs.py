@@ -96,6 +96,10 @@ class Squashfs:
         start, packed, _unused = FRAGMENT.unpack(self._fragments[index])
         return start, packed
 
+    def metadata_at(self, at: int) -> tuple[bytes, int]:
+        """A block of metadata unpacked, and where the one behind it lies. Raises DamagedImage where there is none."""
+        return self._metadata.block(at)
+
     def inode(self, number: int) -> Inode:
         return self._raw[number].public
 

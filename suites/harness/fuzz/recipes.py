@@ -27,7 +27,7 @@ from harness.delta.ops import BASE, LITERAL, Op, Packer
 from harness.delta.recipe import MAGIC, PREFIX, PREFIX_SIZE, VERSION, Identity, Recipe, check_of
 from harness.errors import HarnessError
 from harness.images.block import Block, Memory
-from suites.delta.made_containers import made
+from suites.delta.made_containers import made, made_squashfs
 from suites.delta.made_recipes import Counted
 
 ORIGINALS = (
@@ -38,6 +38,7 @@ MOST_MADE = 2**22  # bytes: what claims to make more is opened, and not followed
 MOST_STORED = 2**16
 FORMS = ("qcow2", "qcow2 packed", "qcow2 packed by zstd", "vmdk stream", "vmdk sparse", "vhd fixed")
 PLANNED = 2**18  # bytes of disk in the containers that plans are of
+OF_LAYER = 100  # bytes of a body that have the name of its layer
 PIECES = 64  # of a rebuilt container
 
 Follow = Callable[[bytes], object]
@@ -127,6 +128,8 @@ def sound_plans() -> dict[str, tuple[bytes, Block]]:
     for form in FORMS:
         with TemporaryDirectory() as folder, dissect(made(Path(folder), form, PLANNED, 9)) as taken:
             found[form] = taken.plan, Memory(taken.content.read(0, taken.content.size), "content")
+    with TemporaryDirectory() as folder, dissect(made_squashfs(Path(folder))) as taken:
+        found["squashfs"] = taken.plan, Memory(taken.content.read(0, taken.content.size), "content")
     return found
 
 
@@ -140,7 +143,8 @@ def follow_plan(data: bytes) -> int:
 
 def wrapped_plan(body: bytes) -> bytes:
     """A plan with a body of these bytes."""
-    return plans.MAGIC + bytes([plans.VERSION]) + len(body).to_bytes(4, "little") + zlib.compress(body, 1)
+    version = plans.VERSION_OF_FRAMES if b"Frames" in body[:OF_LAYER] else plans.VERSION
+    return plans.MAGIC + bytes([version]) + len(body).to_bytes(4, "little") + zlib.compress(body, 1)
 
 
 def body_of(data: bytes) -> bytes:
