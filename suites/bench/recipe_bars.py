@@ -17,6 +17,7 @@ OTHER = "metal4k.raw (other file systems) from qemu.qcow2"
 NEXT, SMALL = "next version", "next version, small"
 ISO, ISO_ALL = "live.iso from rootfs.img", "live.iso from rootfs.img, kernel, initramfs"
 OSMET = "metal.raw from rootfs.img"
+LIVE, LIVE_BACK = "reference-live.iso from qemu.qcow2", "qemu.qcow2 from reference-live.iso"
 LIMIT, CONVERT = "openssl dgst + cp", "qemu-img convert"
 KNOWN_BASE = "ours, base known"  # to be right, from an image made before
 FAMILY, LAYOUT, TOGETHER = "family", "original layout", "whole family"
@@ -53,13 +54,24 @@ def _sibling_small(rows: Rows) -> Judged:
     return Judged(f"{size:,} bytes", size <= 1024)
 
 
-def _sibling_best(rows: Rows) -> Judged:
-    peers = {m: row.size for (pair, m), row in rows.items() if pair == SIBLING and row.size and not m.startswith(OURS)}
+def _best_peer(rows: Rows, of: str) -> tuple[str, int]:
+    peers = {m: row.size for (pair, m), row in rows.items() if pair == of and row.size and not m.startswith(OURS)}
     best = min(peers, key=lambda method: peers[method], default="")
     if not best:
-        raise KeyError(f"peers on {SIBLING}")
-    ratio = _size(rows, SIBLING) / peers[best]
+        raise KeyError(f"peers on {of}")
+    return best, peers[best]
+
+
+def _sibling_best(rows: Rows) -> Judged:
+    best, size = _best_peer(rows, SIBLING)
+    ratio = _size(rows, SIBLING) / size
     return Judged(f"{ratio:.3f} x {best}", ratio <= 0.25)
+
+
+def _live(rows: Rows) -> Judged:
+    best, size = _best_peer(rows, LIVE)
+    own = _size(rows, LIVE)
+    return Judged(f"{own:,} bytes, {own / size:.4f} x {best}", own <= MIB and own <= 0.01 * size)
 
 
 def _vmdk_small(rows: Rows) -> Judged:
@@ -130,6 +142,7 @@ BARS = (
     Bar("VMDK", "<= 4 KiB, bit-exact", _vmdk_small),
     Bar("VMDK, time", "decoding <= 1.1 x qemu-img convert (CPU)", _vmdk_time),
     Bar("other instance", "<= 0.6 x xdelta3", _other_instance),
+    Bar("live ISO from a disk", "<= 1 MiB, <= 0.01 x the best peer", _live),
     Bar("next version", "<= 0.8 x zstd -3 --patch-from at no more CPU", _next_version),
     Bar("rehydrate and verify", "<= 1.0 x (openssl dgst + cp) (CPU)", _limit(SIBLING)),
     Bar("rehydrate and verify, 10 GiB", "<= 1.0 x (openssl dgst + cp) (CPU)", _limit(METAL)),

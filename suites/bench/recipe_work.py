@@ -3,7 +3,8 @@
 Family: the reference image as qemu, openstack, metal, aws.vmdk and vmware.vmdk; its trees in another instance of their
 filesystems, on 4 KiB sectors (metal4k); its root as a live system (rootfs.img in live.iso). Next version: the reference
 definition with more packages, of the release alone (v1) and with its updates (v2). Small pair: a few packages of the
-same two, each in one ext4. What the mirrors have decides how much the versions differ; a warm store keeps them.
+same two, each in one ext4. Live: the reference image and the live ISO that is built of it. What the mirrors have
+decides how much the versions differ; a warm store keeps them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from unittest.mock import patch
 from harness.build import ext4
 from harness.build.flavour import system_of
 from harness.build.initramfs import make_initramfs
+from harness.build.live.live import build_live
 from harness.build.packages import RELEASE, fetch, host_mirrors, read_lock, resolve, write_lock
 from harness.build.reference import DEFINITION, LOCK, Built, build_reference, read_definition, usable_packages
 from harness.build.rootfs import install
@@ -68,6 +70,13 @@ class Family(NamedTuple):
     kernel: Path
     initramfs: Path
     rootfs: Path
+    iso: Path
+
+
+class Live(NamedTuple):
+    """The files of one system: as a disk, and as an ISO whose squashfs `harness build live` packed."""
+
+    disk: Path
     iso: Path
 
 
@@ -196,6 +205,12 @@ def _newc(name: str, mode: int, inode: int, size: int) -> bytes:
     fields = (inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, len(name) + 1, 0)
     row = b"070701" + b"".join(b"%08X" % number for number in fields) + name.encode() + b"\0"
     return row + bytes(-len(row) % 4)
+
+
+def live(store: Store) -> Live:
+    """The reference image and the live ISO with the same deployment, from the store."""
+    built = build_live(store, unlocked=True)
+    return Live(built.reference.path, built.path)
 
 
 def next_version(store: Store) -> Pair:

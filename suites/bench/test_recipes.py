@@ -50,6 +50,8 @@ PAIRS = {
     bars.ISO: USUAL,
     bars.ISO_ALL: (OURS, RDIFF, XDELTA, ZSTD),
     bars.OSMET: (OURS,),  # nobody else sees the files in a squashfs
+    bars.LIVE: (*USUAL, OURS_FAST),
+    bars.LIVE_BACK: (OURS, OURS_FAST, XDELTA, ZSTD),
     bars.NEXT: (*USUAL, OURS_FAST),
     bars.SMALL: (*USUAL, OURS_FAST, OURS_BEST, BSDIFF),
 }
@@ -63,14 +65,18 @@ def family(store, reference):
 
 
 @pytest.fixture(scope="module")
-def images(store, family):
+def images(store, request):
     """`images(pair)`: the bases and the target."""
 
     def find(pair):
+        if pair in (bars.LIVE, bars.LIVE_BACK):
+            made = recipe_work.live(store)
+            disk, iso = {"qemu.qcow2": made.disk}, {"reference-live.iso": made.iso}
+            return (disk, iso) if pair == bars.LIVE else (iso, disk)
         if pair in (bars.NEXT, bars.SMALL):
             made = recipe_work.next_version(store) if pair == bars.NEXT else recipe_work.small_pair(store)
             return {"old.qcow2": made.old}, {"new.qcow2": made.new}
-        found = family._asdict()
+        found = request.getfixturevalue("family")._asdict()
         bases, target = SOURCES[pair]
         return ({recipe_work.NAMES[name]: found[name] for name in names} for names in (bases, (target,)))
 
