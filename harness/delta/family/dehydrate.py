@@ -65,9 +65,9 @@ def dehydrate(
     check_new(folder)
     with ExitStack() as stack:
         members = []
-        for name, path in zip(names, (*given, *images), strict=True):
+        for number, (name, path) in enumerate(zip(names, (*given, *images), strict=True)):
             with stage(progress, f"look into {name}"):
-                members.append(stack.enter_context(opened(path, name)))
+                members.append(stack.enter_context(opened(path, name, is_given=number < len(given))))
         with stage(progress, "choose the bases"):
             steps = arrange(members, len(given))
         with new_folder(folder) as aside:

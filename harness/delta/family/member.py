@@ -64,16 +64,17 @@ class Member:
 
 
 @contextmanager
-def opened(path: Path, name: str) -> Iterator[Member]:
+def opened(path: Path, name: str, *, is_given: bool = False) -> Iterator[Member]:
     """Look into an image that is called `name`, for as long as it is needed.
 
+    One that is given is only copied from, so it is not found out how its containers could be made again.
     A compressed image is the one inside: that is what is signed and compared (`uncompressed-sha256`).
     Raises BadInput for what cannot be read, DamagedImage for a broken compression, StoreError where there is no room.
     """
     with ExitStack() as stack:
         path = plain_image(path, stack)
         block = stack.enter_context(FileBlock(path, name))
-        dissection = dissect(path)
+        dissection = None if is_given else dissect(path)
         if dissection:
             stack.enter_context(dissection)
         plain = sketch(block)
