@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from harness.build.reference import Built
-from harness.images.formats.raw import FileBlock
-from harness.images.system.live import read_live
 from harness.store import Store, content_key
 from harness.tools import run
 
@@ -49,15 +46,3 @@ def metal(reference: Built, store: Store) -> Path:
             run(["zstd", "-q", "-1", "-T1", raw, "-o", folder / "metal.raw.zst"])
 
     return store.entry("metal", content_key({"image": reference.sha256_qcow2, "edit": 1}), make) / "metal.raw.zst"
-
-
-def with_arguments(iso: Path, target: Path, words: str) -> None:
-    """A copy of an ISO with more kernel arguments in every area that has room for some."""
-    shutil.copyfile(iso, target)
-    with FileBlock(iso) as block, target.open("r+b") as file:
-        facts = read_live(block, pytest.fail)
-        assert facts is not None
-        assert facts.kargs is not None
-        for area in facts.kargs.areas:
-            file.seek(area.offset)
-            file.write(f"{area.kargs} {words}\n".encode().ljust(facts.kargs.size, b"#"))

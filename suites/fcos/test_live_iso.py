@@ -18,11 +18,11 @@ from harness.images.formats.iso import SECTOR, read_catalog
 from harness.images.partitions.layout import read_layout
 from harness.images.system.live_archives import read_archives
 from harness.images.system.live_places import place_of
+from harness.iso.edit import change, modify_kargs
 from harness.machine.boot import Boot
 from harness.machine.guest.units import unit_states
 from harness.machine.hardware.disks import Disk
 from harness.machine.machine import CONSOLE_LOG
-from suites.fcos.conftest import with_arguments
 
 PXE = "/images/pxeboot"
 INSTALL_TIME = 400.0  # seconds
@@ -238,7 +238,7 @@ def test_pxe_boot_fetches_its_root_from_a_server(pxe_kernel, empty_disk, live_bo
 @pytest.mark.boot
 def test_root_can_be_in_memory_and_a_disk_be_installed(live_iso, live_boot, cold_boots, served, metal, tmp_path):
     """The medium is free then; what is installed boots from its disk and applies the config it was given."""
-    with_arguments(live_iso.path, tmp_path / "fromram.iso", "coreos.liveiso.fromram")
+    change(live_iso.path, modify_kargs(append=["coreos.liveiso.fromram"]), tmp_path / "fromram.iso")
     boot = live_boot("bios", ANNOUNCING)
     spec = replace(boot.spec, disks=(Disk(10 * 2**30),))
     boot = replace(boot, image=tmp_path / "fromram.iso", digest="", spec=spec)
