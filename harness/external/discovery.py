@@ -1,7 +1,8 @@
 """Finding external tests: which files of a folder are tests, what belongs to them, and what they are called.
 
 As kola has it: below `tests/kola` of a project every file that others may execute is a test. `data` beside it is handed
-to it, `config.ign` is the config that its guest boots with, `kola.json` stands for the headers of those that have none.
+to it, `config.ign` or `config.bu` is the config that its guest boots with, `kola.json` stands for the headers of those
+that have none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from pathlib import Path
 
 from harness.errors import BadInput
 from harness.external.metadata import Metadata, read_header, read_kola_json
+from harness.ignition.butane.translate import Options, translate
+from harness.ignition.config import Config, read_config
+from harness.ignition.validate import check
 
 USUAL_PLACE = ("tests", "kola")
 DATA, CONFIG, BUTANE, KOLA_JSON = "data", "config.ign", "config.bu", "kola.json"
@@ -45,8 +49,20 @@ class ExternalTest:
     path: Path
     metadata: Metadata = field(default_factory=Metadata)
     data: Path | None = None
-    config: Path | None = None
-    butane: Path | None = None
+    config: Path | None = None  # Ignition's, or Butane's
+
+    def ignition(self) -> Config | None:
+        """The config that its guest boots with; Butane's is translated, with local files from its folder.
+
+        Raises BadInput, and InvalidIgnition for a config that breaks its specification.
+        """
+        if self.config is None:
+            return None
+        if self.config.name == BUTANE:
+            return translate(self.config, options=Options(files_dir=self.config.parent)).config
+        config = read_config(self.config)
+        check(config)
+        return config
 
     @property
     def seconds(self) -> float:
@@ -65,8 +81,6 @@ class ExternalTest:
                 return f"meant for {what} {scope}, and this is {here}"
         if told.unsupported:
             return f"asks for what the harness cannot give yet: {', '.join(told.unsupported)}"
-        if self.butane is not None:
-            return f"{BUTANE} needs butane, which the harness does not run: translate it to {CONFIG}"
         if told.required_tag and told.required_tag not in tags:
             return f"runs only when asked for: --tag {told.required_tag}"
         return ""
@@ -111,14 +125,16 @@ def read_test(folder: Folder, executable: Path) -> ExternalTest:
     if metadata is None:
         shared = folder.path / KOLA_JSON
         metadata = read_kola_json(shared) if shared.is_file() else Metadata()
-    data, config, butane = (folder.path / name for name in (DATA, CONFIG, BUTANE))
+    data = folder.path / DATA
+    configs = [path for name in (CONFIG, BUTANE) if (path := folder.path / name).is_file()]
+    if len(configs) > 1:
+        raise BadInput(f"has {CONFIG} and {BUTANE}", where=str(folder.path), next_step="remove the one that is stale")
     return ExternalTest(
         folder.name_of(executable),
         executable,
         metadata,
         data.resolve() if data.is_dir() else None,
-        config if config.is_file() else None,
-        butane if butane.is_file() else None,
+        configs[0] if configs else None,
     )
 
 

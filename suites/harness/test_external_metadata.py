@@ -3,7 +3,7 @@
 import pytest
 
 from harness.errors import BadInput
-from harness.external.discovery import ExternalTest, readable_tests, root_of
+from harness.external.discovery import ExternalTest, read_test, readable_tests, root_of
 from harness.external.metadata import Metadata, Scope, read_header, read_kola_json
 from harness.external.sharing import shares_of
 from suites.harness.small_project import external_project, header
@@ -134,6 +134,25 @@ def test_data_and_configs_belong_to_a_test_and_are_none(tmp_path):
         config=folder / "config.ign",
     )
     assert root_of(folder).forgotten == (folder / "notes",)
+
+
+def test_a_butane_config_is_translated_with_files_of_its_folder(tmp_path):
+    folder = external_project(tmp_path, {"some/one": ""}) / "tests/kola/some"
+    files = "storage:\n  files:\n    - path: /etc/one\n      contents:\n        local: one.txt\n"
+    (folder / "config.bu").write_text(f"variant: fcos\nversion: 1.4.0\n{files}")
+    (folder / "one.txt").write_text("local")
+    (test,) = readable_tests(root_of(folder))
+    config = test.ignition()
+    assert {file.path: file.content for file in config.files()} == {"/etc/one": b"local"}
+
+
+def test_both_configs_beside_a_test_are_refused(tmp_path):
+    folder = external_project(tmp_path, {"some/one": ""}) / "tests/kola/some"
+    for name in ("config.bu", "config.ign"):
+        (folder / name).write_text("{}")
+    found = root_of(folder)
+    with pytest.raises(BadInput, match=r"has config\.ign and config\.bu"):
+        read_test(found, found.executables[0])
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
