@@ -17,7 +17,7 @@ from harness.commands.shell import _run_as_root, _talk
 HARNESS = [sys.executable, "-m", "harness.cli"]
 LOG = re.compile(r"console log: (\S+)")
 FIRMWARE = 60  # seconds until SeaBIOS or GRUB have said something, on a busy host
-TURN = 600  # seconds that others may be booting meanwhile: this waits for its turn, and says so
+TURN = 600  # seconds until then, for others may be booting: it says what it boots, then waits for its turn
 CTRL_BRACKET = "\x1d"
 
 
@@ -73,7 +73,7 @@ def sitting(reference, accel, store, tmp_path):
 
 @pytest.mark.boot
 def test_ctrl_bracket_leaves_a_booting_machine_and_the_image_as_it_was(sitting, reference):
-    sitting.expect("SeaBIOS|GRUB")
+    sitting.expect("SeaBIOS|GRUB", timeout=TURN)
     qemu = next(pid for pid, name in children_of(sitting.pid).items() if name.startswith("qemu"))
     assert termios.tcgetattr(sitting.child_fd) != sitting.settings
     sitting.send(CTRL_BRACKET)
@@ -91,7 +91,7 @@ def test_ctrl_bracket_leaves_a_booting_machine_and_the_image_as_it_was(sitting, 
 
 @pytest.mark.boot
 def test_a_terminated_boot_gives_the_terminal_back(sitting):
-    sitting.expect("SeaBIOS|GRUB")
+    sitting.expect("SeaBIOS|GRUB", timeout=TURN)
     qemu = next(pid for pid, name in children_of(sitting.pid).items() if name.startswith("qemu"))
     sitting.kill(signal.SIGTERM)
     sitting.expect(LOG)

@@ -130,6 +130,7 @@ def test_a_restored_guest_sees_its_disks_as_they_were_asked_for(restored_guest):
     )
 
 
+@pytest.mark.nightly
 def test_restored_guests_know_the_time_and_share_no_numbers(clones):
     time.sleep(2)  # a clock that nobody puts forward is then behind for certain
     with clones("one") as one, clones("two") as two:
@@ -141,6 +142,7 @@ def test_restored_guests_know_the_time_and_share_no_numbers(clones):
         assert two.run("test -e /var/mine").rc == 1
 
 
+@pytest.mark.nightly
 def test_a_restored_guest_has_the_tpm_that_measured_its_boot(clones):
     with clones("one") as one, clones("two") as two:
         measured = one.run(PCR7).text
@@ -149,6 +151,7 @@ def test_a_restored_guest_has_the_tpm_that_measured_its_boot(clones):
         assert two.run(PCR7).text == measured
 
 
+@pytest.mark.nightly
 def test_a_power_cut_loses_what_was_not_written_to_the_disk(clones):
     """And the guest boots again: from the disk of the snapshot, beside the config of its first boot."""
     with clones("cut") as machine:

@@ -35,12 +35,22 @@ def options() -> list[str]:
 @pytest.fixture
 def agent(tmp_path, options) -> Iterator[Agent]:
     with subprocess.Popen(qemu_ga(tmp_path, *options)) as child, socket.socket(socket.AF_UNIX) as port:
-        deadline = Deadline(SOON)
-        while not (tmp_path / "port").exists() and not deadline.expired:
+        try:
+            connect(port, tmp_path / "port", Deadline(SOON))
+            yield Agent(port)
+        finally:
+            child.kill()
+
+
+def connect(port, path, deadline) -> None:
+    """Its file is there a moment before it listens."""
+    while True:
+        try:
+            return port.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            if deadline.expired:
+                raise
             time.sleep(0.01)
-        port.connect(str(tmp_path / "port"))
-        yield Agent(port)
-        child.kill()
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,11 @@ def here(tmp_path) -> Iterator[Host]:
     environment = {**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)}
     with subprocess.Popen(command, pass_fds=[number], env=environment) as child, Channel(ours) as channel:
         theirs.close()
-        channel.await_ready(Deadline(SOON))
-        yield Host(ScriptBackend(channel))
-        child.kill()
+        try:
+            channel.await_ready(Deadline(SOON))
+            yield Host(ScriptBackend(channel))
+        finally:
+            child.kill()
 
 
 def test_arguments_are_quoted(here):

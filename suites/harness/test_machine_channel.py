@@ -50,8 +50,10 @@ def real_guest(wire, tmp_path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)}
     with subprocess.Popen(command, pass_fds=[wire[1].fileno()], env=environment) as child:
         wire[1].close()
-        yield child
-        child.kill()
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 @pytest.mark.usefixtures("real_guest")

@@ -157,8 +157,10 @@ def shell(wire) -> Iterator[subprocess.Popen[bytes]]:
     """A real shell on a terminal at the other end of the line, as a getty would leave it."""
     script = "import pty, os; os.environ['PS1'] = '# '; os.environ['TERM'] = 'dumb'; pty.spawn(['sh'])"
     with subprocess.Popen(["python3", "-c", script], stdin=wire[1], stdout=wire[1]) as child:
-        yield child
-        child.kill()
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 @pytest.mark.usefixtures("shell")
