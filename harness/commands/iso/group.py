@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
+
+from harness.commands.lazy import lazy_group
 
 # Verb -> its module, the name there, and the line `harness iso --help` shows.
 VERBS = {
@@ -18,25 +18,7 @@ VERBS = {
 }
 
 
-class Verbs(click.Group):
-    """A group that knows the names of its verbs and imports one only to run it."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return sorted(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in VERBS:
-            return None
-        module, name, _ = VERBS[cmd_name]
-        command: click.Command = getattr(import_module(module), name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, VERBS[verb][2]) for verb in sorted(VERBS)])
-
-
-@click.group(cls=Verbs)
+@click.group(cls=lazy_group(VERBS))
 def iso() -> None:
     """Customise CoreOS live ISOs, as coreos-installer does.
 
