@@ -13,7 +13,7 @@ from harness.machine.hardware.spec import MachineSpec
 from harness.machine.qemu.command_line import version_of
 from harness.machine.qemu.swtpm import swtpm_version
 
-BOOT_TIME = {"kvm": 180.0, "tcg": 400.0}  # seconds a cold boot may take once it is its turn
+BOOT_TIME = {"kvm": 180.0, "tcg": 600.0}  # seconds a cold boot may take once it is its turn, until systemd is done
 RESTORE_TIME = 120.0
 
 

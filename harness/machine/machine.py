@@ -30,6 +30,7 @@ from harness.machine.guest.channel import Channel, Completed
 from harness.machine.guest.errand import Lifeline
 from harness.machine.guest.host import Guest
 from harness.machine.guest.reach import check_links, why_unreachable
+from harness.machine.guest.settle import settle
 from harness.machine.guest.shell import KEY, KeyPair, Shell, make_key_pair
 from harness.machine.hardware.firmware import firmware_files, has_variables
 from harness.machine.hardware.spec import MachineSpec
@@ -43,13 +44,11 @@ from harness.store import Store
 from harness.tools import run
 
 GRACE_AFTER_LOGIN = 90.0  # seconds the channel may be behind the login prompt
-SETTLE_TIME = 180  # seconds systemd may need to finish its start-up jobs once the channel speaks
 FAREWELL = 90.0  # seconds a guest may take to shut down
 JOURNAL_LIMIT = 16 * 2**20  # bytes, the newest are kept
 CONSOLE_LOG, TIMELINE = "console.log", "timeline.json"
 DISK, VARIABLES, CONFIG = "disk.qcow2", "variables.fd", "config.ign"  # names in scratch folders and snapshots
 
-SETTLE = f"timeout {SETTLE_TIME} systemctl is-system-running --wait"
 READ_JOURNAL = f"journalctl -b -o short-monotonic --no-pager | tail -c {JOURNAL_LIMIT}"
 # Started in the guest's background before it is saved, it sleeps until there is something to write down. To wait for
 # journalctl at the end of each restored machine would cost almost as much as to restore it.
@@ -387,7 +386,7 @@ def _await_guest(machine: Machine, deadline: Deadline, greetings: int) -> None:
     machine.channel.await_ready(deadline, greetings, check_channel)
     machine.is_up = True
     console.timeline.mark("channel", console.elapsed)
-    machine.channel.run(SETTLE, deadline.at_most(SETTLE_TIME + 10), check)
+    settle(machine.channel, deadline, check)
     console.timeline.mark("settled", console.elapsed)
 
 

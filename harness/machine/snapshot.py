@@ -55,7 +55,7 @@ from harness.machine.turns import turn_to_boot
 from harness.store import Store, content_key
 
 KIND = "snapshot"
-LAYOUT = 12  # raise it when the files below or what is done before saving changes; the command line counts by itself
+LAYOUT = 13  # raise it when the files below or what is done before saving changes; the command line counts by itself
 PREPARE_TIME = 180.0  # seconds for each of the things done before saving; a few, unless the host is starved
 BLOCK = 64 * 1024  # bytes; memory is kept sparse in units of this
 

@@ -19,6 +19,7 @@ import harness.ignition
 from harness.deadline import Deadline
 from harness.errors import BootFailed, DeadlinePassed, MachineFailed
 from harness.machine.guest.channel import Channel, Completed
+from harness.machine.guest.settle import settle
 
 GUEST_SCRIPT = Path(harness.ignition.__file__).with_name("channel.sh")
 SOON = 5.0
@@ -128,6 +129,40 @@ def test_a_dead_guest_ends_a_wait(wire):
         with pytest.raises(MachineFailed, match="signal 9"):
             channel.run("true", Deadline(60))
         assert time.monotonic() - started < SOON
+
+
+@pytest.fixture
+def systemctl(tmp_path, monkeypatch):
+    """A guest's systemctl, in bash: told what its states are, one after the other, and what jobs there are."""
+
+    def told(states: str, jobs: str = "") -> None:
+        (tmp_path / "states").write_text(states)
+        (tmp_path / "jobs").write_text(jobs)
+        (tmp_path / "systemctl").write_text(
+            f"#!/bin/bash\ncd {tmp_path}\n[[ $1 == list-jobs ]] && exec cat jobs\n"
+            "head -n 1 states; (($(wc -l <states) == 1)) || sed -i 1d states\n"
+        )
+        (tmp_path / "systemctl").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return told
+
+
+@pytest.mark.parametrize("end", ["running", "degraded", "maintenance"])
+def test_a_guest_has_settled_when_systemd_says_so(systemctl, request, channel, end, tmp_path):
+    systemctl(f"initializing\nstarting\n{end}\n")
+    request.getfixturevalue("real_guest")
+    settle(channel, Deadline(30))
+    assert (tmp_path / "states").read_text() == f"{end}\n"
+
+
+def test_a_guest_that_does_not_settle_says_what_it_is_at(systemctl, request, channel, monkeypatch):
+    systemctl("starting\n", "7 multi-user.target start waiting\n9 prestage-discovery.service start running\n")
+    request.getfixturevalue("real_guest")
+    monkeypatch.setattr("harness.machine.guest.settle.GRACE", 5.0)
+    words = r"waited 6 s for systemd .* to be done: prestage-discovery\.service \(start running\), multi-user\.target"
+    with pytest.raises(DeadlinePassed, match=words):
+        settle(channel, Deadline(6))
 
 
 @pytest.mark.parametrize(
