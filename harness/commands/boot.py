@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console as Screen
 
-from harness.commands.starting import log_folder, machine_options, ready_to_boot, user_config
+from harness.commands.starting import log_folder, machine_options, ready_to_boot
 from harness.deadline import Deadline
 from harness.errors import BadInput
 from harness.machine.boot import BOOT_TIME, Boot
@@ -58,8 +58,7 @@ def boot(
     if no_config and ignition:
         raise BadInput("--no-config and --ignition exclude each other")
     store = Store.default()
-    config = None if no_config else user_config(ignition)
-    with ready_to_boot(image, config, machine, accel, store) as ready:
+    with ready_to_boot(image, ignition, machine, accel, store, untouched=no_config) as ready:
         folder = log_folder(logs, "boot")
         what = f"{ready.image.name} ({ready.spec.describe()}, {ready.accel.reason})"
         click.echo(f"booting {what}; Ctrl-] leaves", err=True)

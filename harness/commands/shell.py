@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from harness.commands.stages import StageDisplay
-from harness.commands.starting import log_folder, machine_options, ready_to_boot, user_config
+from harness.commands.starting import log_folder, machine_options, ready_to_boot
 from harness.deadline import Deadline
 from harness.errors import BadInput, DeadlinePassed, MachineFailed
 from harness.machine.boot import BOOT_TIME, RESTORE_TIME, Boot
@@ -59,7 +59,7 @@ def shell(
     if command is None and not sys.stdin.isatty():
         raise BadInput("standard input is no terminal, and a shell needs one", next_step="say -c COMMAND")
     store = Store.default()
-    with ready_to_boot(image, user_config(ignition), machine, accel, store) as boot:
+    with ready_to_boot(image, ignition, machine, accel, store) as boot:
         folder = log_folder(logs, "shell")
         snapshot = _first_boot(boot, store, folder)
         with restored(snapshot, store, folder, Deadline(RESTORE_TIME)) as guest:

@@ -14,9 +14,11 @@ from harness.build.reference import Progress, build_reference
 from harness.commands.stages import StageDisplay
 from harness.errors import BadInput
 from harness.ignition.autologin import with_autologin
-from harness.ignition.config import read_config
+from harness.ignition.config import Config, read_config
 from harness.ignition.validate import check
 from harness.images.source import open_image
+from harness.iso.initrd import embedded_config
+from harness.iso.opened import open_live_iso
 from harness.machine.accel import choose
 from harness.machine.boot import Boot
 from harness.machine.bootable import PLAIN, disk_of, on_a_cd, readable_kernel
@@ -44,24 +46,16 @@ def machine_options(command: Command) -> Command:
     return command
 
 
-def user_config(path: Path | None) -> bytes:
-    """The user's config, judged, with a shell of `core` on the console added. Raises BadInput, InvalidIgnition."""
-    if path is None:
-        return with_autologin(None)
-    config = read_config(path)
-    for finding in check(config).warnings:
-        click.echo(f"{click.style('warning', fg='yellow')}  {path}: {finding}", err=True)
-    return with_autologin(config)
-
-
 @contextmanager
 def ready_to_boot(
-    image: Path | None, ignition: bytes | None, machine: str, accel: str | None, store: Store
+    image: Path | None, ignition: Path | None, machine: str, accel: str | None, store: Store, *, untouched: bool = False
 ) -> Iterator[Boot]:
     """The boot of an image in any container, for as long as the block lasts; without one, of the reference image.
 
-    Raises HarnessError of many kinds: an image may be anything.
+    The guest gets the config `ignition`, else what its owner has embedded in a live ISO, with a shell of `core` on the
+    console; `untouched` gives it nothing at all. Raises HarnessError of many kinds: an image may be anything.
     """
+    given = _judged(ignition) if ignition else None
     spec, digest = MachineSpec.parse(machine) if machine else MachineSpec(), ""
     with StageDisplay() as display:
         if image is None:
@@ -73,8 +67,23 @@ def ready_to_boot(
             digest = opened.uncompressed_sha256()  # of a plain file it is asked for only where it matters
         is_iso = opened.container == "iso"
         spec = on_a_cd(spec) if is_iso else spec
-        embeds = is_iso and ignition is not None
-        yield Boot(disk_of(opened, digest, store), ignition, spec, choose(store, kernel, accel), digest, embeds)
+        disk, embeds = disk_of(opened, digest, store), is_iso and not untouched
+        config = None if untouched else with_autologin(given or (_embedded_in(disk) if is_iso else None))
+        yield Boot(disk, config, spec, choose(store, kernel, accel), digest, embeds)
+
+
+def _judged(path: Path) -> Config:
+    """The user's config, with a word about what it should not have. Raises BadInput, InvalidIgnition."""
+    config = read_config(path)
+    for finding in check(config).warnings:
+        click.echo(f"{click.style('warning', fg='yellow')}  {path}: {finding}", err=True)
+    return config
+
+
+def _embedded_in(iso: Path) -> Config | None:
+    with open_live_iso(iso) as live:
+        found = embedded_config(live.embed)
+    return None if found is None else read_config(found, f"the config embedded in {iso.name}")
 
 
 def log_folder(given: Path | None, purpose: str) -> Path:

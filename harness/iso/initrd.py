@@ -37,6 +37,11 @@ def embedded(place: EmbedPlace) -> list[Member]:
     return [latest[name] for name in sorted(latest)]
 
 
+def embedded_config(place: EmbedPlace) -> bytes | None:
+    """The Ignition config in an area, None where there is none. Raises DamagedImage as `embedded`."""
+    return next((each.content for each in embedded(place) if each.name == CONFIG), None)
+
+
 def with_member(members: Iterable[Member], new: Member) -> list[Member]:
     """The members with one more, which takes the place of one of its name."""
     return sorted([*(each for each in members if each.name != new.name), new], key=lambda each: each.name)

@@ -13,7 +13,7 @@ from harness.errors import BadInput, MissingFile
 from harness.ignition.config import SIZE_LIMIT, read_config
 from harness.ignition.validate import check
 from harness.iso.edit import embed_config, remove_config
-from harness.iso.initrd import CONFIG, Compression, embedded
+from harness.iso.initrd import Compression, embedded_config
 from harness.iso.opened import open_live_iso
 
 
@@ -64,10 +64,10 @@ def embed(
 def show(iso: Path) -> None:
     """Print the config that is embedded in ISO, byte by byte."""
     with open_live_iso(iso) as opened:
-        found = [each.content for each in embedded(opened.embed) if each.name == CONFIG]
-    if not found:
+        found = embedded_config(opened.embed)
+    if found is None:
         raise MissingFile("has no Ignition config embedded", where=str(iso))
-    click.echo(found[0], nl=False)
+    click.echo(found, nl=False)
 
 
 @ignition.command()
