@@ -148,7 +148,7 @@ def read_profile(name: str) -> Profile:
         raise BadInput(f"is not a profile: {cause}", where=str(path)) from cause
 
 
-def recognise(os_release: Mapping[str, str] | None, labels: Iterable[str]) -> str:
+def recognise(os_release: Mapping[str, str] | None, labels: Iterable[str], *, where: str = "") -> str:
     """The profile of an image by its os-release, or by partition labels where that cannot be read.
 
     Raises BadInput naming what the image says, when no profile fits.
@@ -162,6 +162,7 @@ def recognise(os_release: Mapping[str, str] | None, labels: Iterable[str]) -> st
     said = ", ".join(f"{key}={facts[key]}" for key in ("ID", "VARIANT_ID", "VERSION_ID") if key in facts)
     raise BadInput(
         f"no profile fits an image with {said or 'no readable os-release'} and partitions {sorted(labels)}",
+        where=where,
         next_step=f"choose one with --profile: {', '.join(known_profiles())}",
     )
 
