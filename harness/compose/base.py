@@ -70,6 +70,11 @@ def is_container_image(source: Path) -> bool:
 def opened_repo(source: Path) -> Iterator[OstreeRepo]:
     """The repository in a folder, or in the system of a disk image."""
     if source.is_dir():
+        if not (source / "config").is_file():
+            next_step = "name a repository, or an image of an ostree system"
+            raise BadInput(
+                "is a folder, but no ostree repository: it has no config", where=str(source), next_step=next_step
+            )
         yield OstreeRepo(FolderFiles(source), "/")
         return
     with open_chain(source, ()) as image:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from harness.compose.delta import layered
+from harness.compose.base import opened_repo
 from harness.compose.encapsulate import encapsulate
 from harness.compose.gvariant import decode
 from harness.compose.imagetree import read_tree
@@ -292,6 +293,11 @@ def test_what_is_no_repository_or_ref_is_bad_input(tmp_path):
         "has no ref 'nope'",
         "has no ref '../config'",
     ]
+
+
+def test_a_folder_that_is_no_repository_is_named(tmp_path):
+    with pytest.raises(BadInput, match=f"{tmp_path}: is a folder, but no ostree repository"), opened_repo(tmp_path):
+        pass
 
 
 @settings(max_examples=300, deadline=None)
