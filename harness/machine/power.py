@@ -15,6 +15,7 @@ from harness.machine.guest.channel import Channel
 from harness.machine.qemu.command_line import Ends
 from harness.machine.qemu.process import Process
 from harness.machine.qemu.qmp import Qmp
+from harness.machine.qemu.wire import serial_line
 from harness.pulse import Pulse
 
 
@@ -45,7 +46,7 @@ def powered(
     """
     pulse = Pulse()
     with ExitStack() as stack, ExitStack() as handed_over:
-        pairs = [socket.socketpair() for _ in range(4)]
+        pairs = [serial_line(), *(socket.socketpair() for _ in range(3))]
         for ours, theirs in pairs:
             stack.callback(ours.close)
             handed_over.callback(theirs.close)
