@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from harness.compose.delta import layered
 from harness.compose.base import opened_repo
+from harness.compose.delta import layered
 from harness.compose.encapsulate import encapsulate
 from harness.compose.gvariant import decode
 from harness.compose.imagetree import read_tree

@@ -28,6 +28,7 @@ def journal_of(machine):
     return machine.guest.check_output(f"journalctl -o cat -b -u {SERVICE}")
 
 
+@pytest.mark.nightly  # two boots and two extractions
 def test_after_a_power_cut_in_the_middle_the_next_boot_completes(emptied, prestaged):
     wanted = set(prestaged.references(Stage.DISCOVERY))
     emptied.run(STARTING, Deadline(300))
