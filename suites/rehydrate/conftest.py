@@ -16,7 +16,7 @@ from harness.images.source import Image, open_image
 from harness.store import Store, content_key
 from suites.bench import recipe_work
 
-AT_NIGHT = ("metal", "vmware", "gcp", "hyperv", "nutanix")
+AT_NIGHT = ("azure", "metal", "vmware", "gcp", "hyperv", "nutanix")
 METAL4K = "metal4k.raw"
 
 
